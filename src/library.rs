@@ -54,7 +54,10 @@ impl Module {
 
     /// Returns how to open the module at `home`, to be changed and opened.
     pub fn options(home: impl AsRef<Path>) -> OpenOptions {
-        OpenOptions::new(home.as_ref())
+        OpenOptions {
+            home: home.as_ref().to_owned(),
+            has_signals: true,
+        }
     }
 
     /// Loads the module at `home` once, as [`open`](Self::open) does.
@@ -66,7 +69,12 @@ impl Module {
     ///
     /// When a file cannot be read, or has faults: then all of them are in the error.
     pub fn load(home: impl AsRef<Path>) -> Result<Self, LoadError> {
-        load_once(home.as_ref())
+        let settings = read(home.as_ref())?;
+        let module = settings.module()?;
+        match wiring(&settings, &module, false) {
+            Ok(wiring) => Ok(module.wired(wiring)),
+            Err(error) => Err(LoadError::Internal(error.into())),
+        }
     }
 
     /// Returns a channel to the deployment `name`, over the one `ataccama.client.connection.<c>` of
@@ -305,13 +313,6 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    fn new(home: &Path) -> Self {
-        Self {
-            home: home.to_owned(),
-            has_signals: true,
-        }
-    }
-
     /// Leaves SIGHUP alone. The files are followed all the same.
     #[must_use]
     pub fn without_signals(self) -> Self {
@@ -352,16 +353,6 @@ impl OpenOptions {
             events::settings_not_applied(file, &settings.not_for_libraries.join(", "));
         }
         Ok(wired)
-    }
-}
-
-/// Loads a module once.
-fn load_once(home: &Path) -> Result<Module, LoadError> {
-    let settings = read(home)?;
-    let module = settings.module()?;
-    match wiring(&settings, &module, false) {
-        Ok(wiring) => Ok(module.wired(wiring)),
-        Err(error) => Err(LoadError::Internal(error.into())),
     }
 }
 

@@ -36,13 +36,6 @@ const SETTINGS: [&str; 4] = [
     "server.port=0",
 ];
 
-/// What is wrong with each of the [`bad_tokens`], and the reason for which it must be refused.
-const BAD_TOKENS: [(&str, Reason); 3] = [
-    ("token with one byte changed", Reason::SignatureInvalid),
-    ("key that was never paired", Reason::KeyUnknown),
-    ("token for another module", Reason::AudienceMismatch),
-];
-
 type AnyError = Box<dyn Error + Send + Sync>;
 
 /// One step, once it is over.
@@ -104,7 +97,7 @@ impl Demo<'_> {
             let path = home.join(Home::FILE);
             files.push(path.clone());
             members.push(Member::new(
-                ModuleType::new(module).map_err(cannot(USE_FILES))?,
+                ModuleType::new(module).map_err(cannot("use what was paired"))?,
                 path,
             ));
         }
@@ -202,34 +195,14 @@ impl Demo<'_> {
 
     /// Calls the DPM with each of the bad tokens.
     async fn refused(&mut self, address: &Target) -> Result<(), Refused> {
-        let home = self.folder.join("dpe");
-        let settings =
-            Settings::load(&home, &ModuleKind::Dpe, [], &[]).map_err(cannot(USE_FILES))?;
-        let connection = Connection::open(address, ConnectionOptions::default()).await;
-        let channel = connection.map_err(cannot(CALL_DPM))?;
-        let mut client = IdentityServiceClient::new(channel);
-        let (mut lines, mut held) = (Vec::new(), true);
-        let tokens = bad_tokens(&settings).map_err(cannot(CALL_DPM))?;
-        for ((what, expected), token) in BAD_TOKENS.into_iter().zip(tokens) {
-            let value = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"));
-            let bearer = value.map_err(cannot(CALL_DPM))?;
-            let mut request = Request::new(WhoAmIRequest {});
-            request.metadata_mut().insert("authorization", bearer);
-            let refusal = client.who_am_i(request).await.err();
-            let reason = refusal.as_ref().and_then(reason_of);
-            let answer = match refusal {
-                None => "accepted".to_owned(),
-                Some(status) => {
-                    let word = reason.map_or("no reason", Reason::as_str);
-                    format!("{} {word}", code_name(status.code()))
-                }
-            };
-            let is_expected = reason == Some(expected);
-            let verdict = if is_expected { "ok" } else { "FAILED" };
-            lines.push(format!("{what:<28} {answer:<36} {verdict}"));
-            held &= is_expected;
-        }
-        self.step("refused", lines, held);
+        let answers = answers(&self.folder.join("dpe"), address).await;
+        let answers = answers.map_err(cannot("call the DPM"))?;
+        let held = answers.iter().all(|(_, held)| *held);
+        self.step(
+            "refused",
+            answers.into_iter().map(|(line, _)| line).collect(),
+            held,
+        );
         Ok(())
     }
 
@@ -254,8 +227,36 @@ impl Demo<'_> {
     }
 }
 
-/// Makes a token of the DPE with these `settings` for each of [`BAD_TOKENS`].
-fn bad_tokens(settings: &Settings) -> Result<[String; 3], AnyError> {
+/// Calls the DPM with each of the bad tokens of the DPE at `home`; returns what became of each, and
+/// whether it was refused for the expected reason.
+async fn answers(home: &Path, address: &Target) -> Result<Vec<(String, bool)>, AnyError> {
+    let settings = Settings::load(home, &ModuleKind::Dpe, [], &[])?;
+    let channel = Connection::open(address, ConnectionOptions::default()).await?;
+    let mut client = IdentityServiceClient::new(channel);
+    let mut answers = Vec::new();
+    for (what, expected, token) in bad_tokens(&settings)? {
+        let bearer = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"))?;
+        let mut request = Request::new(WhoAmIRequest {});
+        request.metadata_mut().insert("authorization", bearer);
+        let refusal = client.who_am_i(request).await.err();
+        let reason = refusal.as_ref().and_then(reason_of);
+        let answer = match refusal {
+            None => "accepted".to_owned(),
+            Some(status) => {
+                let word = reason.map_or("no reason", Reason::as_str);
+                format!("{} {word}", code_name(status.code()))
+            }
+        };
+        let is_expected = reason == Some(expected);
+        let verdict = if is_expected { "ok" } else { "FAILED" };
+        answers.push((format!("{what:<28} {answer:<36} {verdict}"), is_expected));
+    }
+    Ok(answers)
+}
+
+/// Makes bad tokens of the DPE with these `settings`: what is wrong with each, and the reason for
+/// which it must be refused.
+fn bad_tokens(settings: &Settings) -> Result<[(&'static str, Reason, String); 3], AnyError> {
     let dpe = settings.module()?;
     let trust = dpe.trust().load();
     let trusted = trust.deployments().first();
@@ -266,19 +267,29 @@ fn bad_tokens(settings: &Settings) -> Result<[String; 3], AnyError> {
     // Not the last character, whose low bits carry nothing.
     let flipped = if signature.starts_with('A') { "B" } else { "A" };
     let rest = signature.get(1..).unwrap_or_default();
+    let altered = format!("{signed}.{flipped}{rest}");
 
     let key = SigningKey::generate()?;
     let mut stranger = settings.clone();
     stranger.own.key_id = key.fingerprint().into();
     stranger.own.key = key;
-    let unpaired = stranger.module()?.issuer().issue(dpm)?;
+    let unpaired = stranger.module()?.issuer().issue(dpm)?.expose().to_owned();
 
     let audience = ["dpm-elsewhere".to_owned()];
-    let misdirected = dpe.issuer().issue_for(&audience, dpe.policy().lifetime())?;
+    let elsewhere = dpe.issuer().issue_for(&audience, dpe.policy().lifetime())?;
+    let elsewhere = elsewhere.expose().to_owned();
     Ok([
-        format!("{signed}.{flipped}{rest}"),
-        unpaired.expose().to_owned(),
-        misdirected.expose().to_owned(),
+        (
+            "token with one byte changed",
+            Reason::SignatureInvalid,
+            altered,
+        ),
+        ("key that was never paired", Reason::KeyUnknown, unpaired),
+        (
+            "token for another module",
+            Reason::AudienceMismatch,
+            elsewhere,
+        ),
     ])
 }
 
@@ -363,11 +374,6 @@ fn late(name: &str, event: &str) -> Refused {
     let what = format!("no `{event}` from {name} within {seconds} s");
     Refused::new(Kind::Conflict, what)
 }
-
-/// What [`cannot`] says if the paired files cannot be used.
-const USE_FILES: &str = "use what was paired";
-/// What [`cannot`] says if the DPM cannot be called.
-const CALL_DPM: &str = "call the DPM";
 
 /// Makes the error of a step that cannot do `what`.
 fn cannot<E: Into<AnyError>>(what: &str) -> impl FnOnce(E) -> Refused + use<E> {
