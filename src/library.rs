@@ -2,7 +2,6 @@
 //! says, and connects as it says.
 
 use std::error::Error;
-use std::ffi::OsStr;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -357,13 +356,18 @@ impl OpenOptions {
 }
 
 fn read(home: &Path) -> Result<Settings, LoadError> {
-    let folder = Home::new(home).dir;
-    let name = folder.file_name().and_then(OsStr::to_str);
-    let module = match name.and_then(|name| ModuleType::new(name).ok()) {
-        Some(module) => module,
-        None => ModuleType::new("module").map_err(|error| LoadError::Internal(error.into()))?,
-    };
-    Settings::load(home, &ModuleKind::of(&module), environment(), &[])
+    let unnamed = ModuleType::new("module").map_err(|error| LoadError::Internal(error.into()))?;
+    let kind = ModuleKind::of(&type_by_folder(home).unwrap_or(unnamed));
+    Settings::load(home, &kind, environment(), &[])
+}
+
+/// Returns the module type that the name of the folder `home` is, or of the home of such a file.
+pub(crate) fn type_by_folder(home: &Path) -> Option<ModuleType> {
+    let folder = Path::new(".").join(Home::new(home).dir);
+    // `.` and `..` have no name of their own.
+    let whole = folder.canonicalize().ok();
+    let name = folder.file_name().or_else(|| whole.as_ref()?.file_name());
+    ModuleType::new(name?.to_str()?).ok()
 }
 
 /// Follows the files until the runtime ends, which is then shown, or nothing uses the module.

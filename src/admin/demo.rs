@@ -36,6 +36,13 @@ const SETTINGS: [&str; 4] = [
     "server.port=0",
 ];
 
+/// What is wrong with each of the [`bad_tokens`], and the reason for which it must be refused.
+const BAD_TOKENS: [(&str, Reason); 3] = [
+    ("token with one byte changed", Reason::SignatureInvalid),
+    ("key that was never paired", Reason::KeyUnknown),
+    ("token for another module", Reason::AudienceMismatch),
+];
+
 type AnyError = Box<dyn Error + Send + Sync>;
 
 /// One step, once it is over.
@@ -234,7 +241,8 @@ async fn answers(home: &Path, address: &Target) -> Result<Vec<(String, bool)>, A
     let channel = Connection::open(address, ConnectionOptions::default()).await?;
     let mut client = IdentityServiceClient::new(channel);
     let mut answers = Vec::new();
-    for (what, expected, token) in bad_tokens(&settings)? {
+    let tokens = bad_tokens(&settings)?;
+    for ((what, expected), token) in BAD_TOKENS.into_iter().zip(tokens) {
         let bearer = MetadataValue::<Ascii>::try_from(format!("Bearer {token}"))?;
         let mut request = Request::new(WhoAmIRequest {});
         request.metadata_mut().insert("authorization", bearer);
@@ -254,9 +262,8 @@ async fn answers(home: &Path, address: &Target) -> Result<Vec<(String, bool)>, A
     Ok(answers)
 }
 
-/// Makes bad tokens of the DPE with these `settings`: what is wrong with each, and the reason for
-/// which it must be refused.
-fn bad_tokens(settings: &Settings) -> Result<[(&'static str, Reason, String); 3], AnyError> {
+/// Makes a token of the DPE with these `settings` for each of [`BAD_TOKENS`].
+fn bad_tokens(settings: &Settings) -> Result<[String; 3], AnyError> {
     let dpe = settings.module()?;
     let trust = dpe.trust().load();
     let trusted = trust.deployments().first();
@@ -267,29 +274,19 @@ fn bad_tokens(settings: &Settings) -> Result<[(&'static str, Reason, String); 3]
     // Not the last character, whose low bits carry nothing.
     let flipped = if signature.starts_with('A') { "B" } else { "A" };
     let rest = signature.get(1..).unwrap_or_default();
-    let altered = format!("{signed}.{flipped}{rest}");
 
     let key = SigningKey::generate()?;
     let mut stranger = settings.clone();
     stranger.own.key_id = key.fingerprint().into();
     stranger.own.key = key;
-    let unpaired = stranger.module()?.issuer().issue(dpm)?.expose().to_owned();
+    let unpaired = stranger.module()?.issuer().issue(dpm)?;
 
     let audience = ["dpm-elsewhere".to_owned()];
-    let elsewhere = dpe.issuer().issue_for(&audience, dpe.policy().lifetime())?;
-    let elsewhere = elsewhere.expose().to_owned();
+    let misdirected = dpe.issuer().issue_for(&audience, dpe.policy().lifetime())?;
     Ok([
-        (
-            "token with one byte changed",
-            Reason::SignatureInvalid,
-            altered,
-        ),
-        ("key that was never paired", Reason::KeyUnknown, unpaired),
-        (
-            "token for another module",
-            Reason::AudienceMismatch,
-            elsewhere,
-        ),
+        format!("{signed}.{flipped}{rest}"),
+        unpaired.expose().to_owned(),
+        misdirected.expose().to_owned(),
     ])
 }
 

@@ -9,8 +9,9 @@ mod tls;
 
 use std::path::{Path, PathBuf};
 
-use super::change::{Change, EditedFile, PAIRED, as_a_module_reads};
+use super::change::{Change, EditedFile, PAIRED};
 use super::deployments::{Peer, Trusts, revoked, trusting_too};
+use super::effect::as_a_module_reads;
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
 use super::setting::{Setting, is_not_remembered, new_key, own_key, private_key};

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::change::{Change, EditedFile, as_a_module_reads, origin_of};
+use super::change::{Change, EditedFile};
 use super::deployments::{Trusts, WrittenKey};
+use super::effect::{as_a_module_reads, origin_of};
 use super::error::{Kind, Refused};
 use super::greeting::Found;
 use super::rotation::live::{Answer, ask_own_module, load};

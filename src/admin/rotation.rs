@@ -13,8 +13,9 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::change::{Change, EditedFile, variable_above};
+use super::change::{Change, EditedFile};
 use super::deployments::trusting_too;
+use super::effect::variable_above;
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Purpose};
 use super::setting::{Setting, key_settings, new_key, own_key, revoked_key};
@@ -326,10 +327,16 @@ impl Rotation {
         let owner = self.owner.edited(&owner)?;
         if step == Step::Activate {
             // Written at once: between two files, a step that stops could lose a key.
-            return match owner.iter().filter(|file| !file.is_empty()).count() {
-                0 | 1 => Ok(owner),
-                _ => Err(self.in_two_files()),
-            };
+            if owner.iter().filter(|file| !file.is_empty()).count() > 1 {
+                let path = self.owner.path.display();
+                let message =
+                    format!("the keys of `{path}` are in it and in the file of a profile");
+                return Err(Refused::new(Kind::Conflict, message).with_help(
+                    "move these settings into one file: `generator.key` and those of \
+                     `countersign.rotation`",
+                ));
+            }
+            return Ok(owner);
         }
         let mut files = Vec::new();
         for peer in &self.peers {
@@ -341,14 +348,6 @@ impl Rotation {
             Step::Prepare => [owner, files].concat(),
             _ => [files, owner].concat(),
         })
-    }
-
-    fn in_two_files(&self) -> Refused {
-        let path = self.owner.path.display();
-        let message = format!("the keys of `{path}` are in it and in the file of a profile");
-        let names = "`generator.key` and those of `countersign.rotation`";
-        Refused::new(Kind::Conflict, message)
-            .with_help(format!("move these settings into one file: {names}"))
     }
 
     /// Returns what `step` changes in the file of `peer`.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::Serialize;
+use serde_json::json;
 
 use super::input::{HomeArguments, kind_of};
 use super::output::{Answer, Console, Exit, Format, Refused, serialized};
 use super::runtime::runtime;
-use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State, Visit};
+use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State};
 use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::diagnostic::visible;
 use crate::properties::bind::{TimeUnit, duration};
@@ -32,14 +32,6 @@ pub(super) struct Arguments {
     /// Look again every 2 s until interrupted
     #[arg(long)]
     watch: bool,
-}
-
-#[derive(Serialize)]
-struct Shown<'a> {
-    healthy: bool,
-    exit: u8,
-    own: &'a [Row],
-    peers: &'a [Visit],
 }
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -139,12 +131,12 @@ fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String
     if console.format == Format::Text {
         return Ok(visible(&in_words(diagnosis)));
     }
-    let shown = Shown {
-        healthy: diagnosis.failed().is_none(),
-        exit: exit(diagnosis) as u8,
-        own: &diagnosis.own,
-        peers: &diagnosis.visits,
-    };
+    let shown = json!({
+        "healthy": diagnosis.failed().is_none(),
+        "exit": exit(diagnosis) as u8,
+        "own": diagnosis.own,
+        "peers": diagnosis.visits,
+    });
     let text = if whole {
         serde_json::to_string_pretty(&shown)
     } else {

@@ -1,6 +1,5 @@
 //! Reading what the arguments name: a file, `-` for stdin, both bounded; or the home of a module.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,8 +11,8 @@ use zeroize::Zeroizing;
 use super::output::{Console, Kind, Refused, counted};
 use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::diagnostic::Severity;
-use crate::identity::ModuleType;
 use crate::jose::KeyMaterial;
+use crate::library::type_by_folder;
 use crate::properties::ReadError;
 
 /// Reads at most `limit` bytes and one more, by which the caller sees that it is too long.
@@ -119,10 +118,5 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 /// Guesses a module's kind from the name of its home; it only decides default ports.
 pub(super) fn kind_of(home: &Path) -> ModuleKind {
-    let folder = home.canonicalize().unwrap_or_default();
-    let name = folder.file_name().and_then(OsStr::to_str);
-    match name.map(ModuleType::new) {
-        Some(Ok(module)) => ModuleKind::of(&module),
-        _ => ModuleKind::Dpe,
-    }
+    type_by_folder(home).map_or(ModuleKind::Dpe, |module| ModuleKind::of(&module))
 }

@@ -95,7 +95,7 @@ fn is_in_force(
     console: &Console,
 ) -> Result<Option<bool>, Refused> {
     let path = file.path.display();
-    let kind = kind_of(&Home::new(&file.path).dir);
+    let kind = kind_of(&file.path);
     let reloads = file.in_force(&kind).map_err(|error| {
         console.findings(error.findings.iter());
         let mut failed = inactive(&error, "");

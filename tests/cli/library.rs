@@ -37,6 +37,15 @@ pub(super) fn homes(more: &str) -> Folder {
     folder
 }
 
+#[test]
+fn the_type_of_a_module_is_the_name_of_its_folder_however_that_is_written() {
+    let folder = paired();
+    for home in ["dpm", "dpm/etc/..", "dpm/etc/application.properties"] {
+        let module = Module::load(folder.path(home)).unwrap();
+        assert_eq!(module.own().module.as_str(), "dpm", "{home}");
+    }
+}
+
 pub(super) fn append(folder: &Folder, file: &str, lines: &str) {
     let text = folder.read(file);
     folder.write(file, format!("{text}\n{lines}\n"));

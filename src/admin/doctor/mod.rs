@@ -9,7 +9,7 @@ mod peer;
 mod report;
 
 pub use peer::Options;
-pub use report::{Diagnosis, Layer, Row, Side, State, Visit};
+pub use report::{Diagnosis, Layer, Row, Side, State};
 
 use std::path::Path;
 

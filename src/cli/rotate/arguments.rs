@@ -106,7 +106,7 @@ impl FileArguments {
     /// Guesses what the module is: what its peers call it, else by the name of its home.
     pub(super) fn kind(&self, rotation: &Rotation) -> ModuleKind {
         let module = rotation.module();
-        module.map_or_else(|| kind_of(&Home::new(&self.file).dir), ModuleKind::of)
+        module.map_or_else(|| kind_of(&self.file), ModuleKind::of)
     }
 
     /// Returns the command of `step` for the same files.
