@@ -23,7 +23,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     runtime()?.block_on(async {
         // Caught before there is anything to remove.
-        let mut signals = Signals::catch()?;
+        let mut signals =
+            Signals::catch().map_err(Refused::caused(Kind::Internal, "cannot wait for signals"))?;
         tokio::select! {
             answer = carry_out(arguments, console) => answer,
             ended = signals.end() => Ok(ended),

@@ -17,7 +17,15 @@ use crate::properties::ReadError;
 
 /// Reads at most `limit` bytes and one more, by which the caller sees that it is too long.
 pub(super) fn bytes(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Refused> {
-    read_limited(path, limit).map_err(|error| ReadError::new(path.to_owned(), error).into())
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let read = if is_stdin(path) {
+        io::stdin().lock().take(most).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| ReadError::new(path.to_owned(), error))?;
+    Ok(bytes)
 }
 
 /// Reads a key.
@@ -65,18 +73,6 @@ pub(super) fn name(path: &Path) -> String {
     } else {
         format!("`{}`", path.display())
     }
-}
-
-fn read_limited(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let source: &mut dyn Read = if is_stdin(path) {
-        &mut io::stdin().lock()
-    } else {
-        &mut File::open(path)?
-    };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    source.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Which home, and what overrides its file.

@@ -155,38 +155,35 @@ fn consequences(files: &[RevokedFile]) -> String {
                 "{place}  also trusts it, in a document that is not active"
             );
         }
+        let is_undone = file.standing == Standing::Undone;
         let keys = file.keys.iter();
-        if file.standing == Standing::Undone {
-            for key in keys {
-                let (name, deployment, fingerprint) =
-                    (&key.name, &key.deployment, &key.fingerprint);
-                let _ = writeln!(text, "{}  trusts again:", file.path.display());
-                let _ = writeln!(text, "  `{name}` of {deployment}: {fingerprint}");
-            }
-            continue;
-        }
-        let open: Vec<_> = keys.filter(|key| !key.was_revoked).collect();
+        let open: Vec<_> = keys.filter(|key| is_undone || !key.was_revoked).collect();
         if open.is_empty() {
             continue;
         }
-        let _ = writeln!(text, "{}  stops working:", file.path.display());
+        let what = if is_undone {
+            "trusts again"
+        } else {
+            "stops working"
+        };
+        let _ = writeln!(text, "{}  {what}:", file.path.display());
         for of_one in open.chunk_by(|one, other| one.deployment == other.deployment) {
-            let mut all = of_one.iter();
-            let lines = all.clone().map(|key| {
-                let (name, deployment, fingerprint) =
-                    (&key.name, &key.deployment, &key.fingerprint);
-                format!(
-                    "  KEY_REVOKED for calls and replies that `{name}` of {deployment} signed: \
-                     {fingerprint}\n"
-                )
-            });
-            text.extend(lines);
-            let Some(key) = all.next() else { continue };
+            for key in of_one {
+                let (name, of, fingerprint) = (&key.name, &key.deployment, &key.fingerprint);
+                let _ = if is_undone {
+                    writeln!(text, "  `{name}` of {of}: {fingerprint}")
+                } else {
+                    let what = "KEY_REVOKED for calls and replies that";
+                    writeln!(text, "  {what} `{name}` of {of} signed: {fingerprint}")
+                };
+            }
+            let Some(key) = of_one.first().filter(|_| !is_undone) else {
+                continue;
+            };
             let (deployment, left) = (&key.deployment, key.left.join(", "));
-            let engines = if key.is_engine {
-                "; its engines are DISCONNECTED"
-            } else {
-                ""
+            let engines = match key.is_engine {
+                true => "; its engines are DISCONNECTED",
+                false => "",
             };
             let _ = if left.is_empty() {
                 writeln!(

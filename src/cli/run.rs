@@ -92,7 +92,8 @@ fn long_run<M>(
     let executor = runtime()?;
     let answer = executor.block_on(async {
         let settings = arguments.home.load(kind, console)?;
-        let signals = Signals::catch()?;
+        let signals =
+            Signals::catch().map_err(Refused::caused(Kind::Internal, "cannot wait for signals"))?;
         let (module, reloader) = start(&settings).await.map_err(|error| refused(&error))?;
         let log = telemetry::init(&settings.options.logging, Arc::new(SystemClock))
             .map_err(Refused::caused(Kind::Unreadable, "cannot open the log"))?;

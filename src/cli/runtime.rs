@@ -65,11 +65,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Catches them. Needs a runtime.
-    pub(super) fn catch() -> Result<Self, Refused> {
-        Self::caught().map_err(Refused::caused(Kind::Internal, "cannot wait for signals"))
-    }
-
-    fn caught() -> io::Result<Self> {
+    pub(super) fn catch() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
