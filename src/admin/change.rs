@@ -91,8 +91,9 @@ impl Change {
 
     /// Names the files that are in no module's home, where nothing remembers what is revoked.
     pub fn forgetful(&self) -> impl Iterator<Item = &Path> {
-        let files = self.files.iter().filter(|file| file.revokes);
-        let paths = files.map(|file| file.path.as_path());
+        let wanted = self.files.iter().map(|file| (&file.path, &file.wanted));
+        let revoked = wanted.filter(|(_, all)| all.iter().any(|one| one.record.is_some()));
+        let paths = revoked.map(|(path, _)| path.as_path());
         paths.filter(|path| Home::new(path).memory().is_none())
     }
 
@@ -170,8 +171,6 @@ pub struct EditedFile {
     privacy: Option<Privacy>,
     /// What the home of the file does not remember of revoked keys yet.
     pub records: Vec<Record>,
-    /// Whether a key is revoked, or is no longer.
-    revokes: bool,
 }
 
 /// A setting that would change.
@@ -229,7 +228,6 @@ impl EditedFile {
             .collect();
         if let Some(main) = files.first_mut() {
             let records = settings.iter().filter_map(|setting| setting.record.clone());
-            main.revokes = records.clone().count() > 0;
             // What cannot be read here cannot be written later: that is when it is reported.
             let home = Home::new(path);
             let mut remembered = home.remembered().unwrap_or_default();
@@ -279,16 +277,6 @@ impl EditedFile {
         });
         planned.changes = shown.collect();
         planned
-    }
-
-    /// Plans that the home of the file at `path` remembers `record`.
-    pub(super) fn remembering(path: &Path, record: Record) -> Self {
-        Self {
-            path: path.to_owned(),
-            records: vec![record],
-            revokes: true,
-            ..Self::default()
-        }
     }
 
     /// Plans that the file at `path`, which is `before`, becomes `after` by repairs.

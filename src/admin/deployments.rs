@@ -6,7 +6,7 @@ use super::change::{ADDED, Change, ChangeKind, EditedFile};
 use super::effect::as_a_module_reads;
 use super::error::{Kind, Refused};
 use super::setting::{Setting, is_not_remembered, trusted_key};
-use super::source::{SettingsFile, is_of};
+use super::source::SettingsFile;
 use crate::config::AsWritten;
 use crate::config::names::{
     CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, REVOKED,
@@ -337,7 +337,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     let trusts = Trusts::of(read, &file.checked.deployments);
     // Misspelt settings count too: they were meant for this deployment.
     let mut entries = trusts.file.document().entries().iter();
-    let is_written = entries.any(|entry| is_of(entry, DEPLOYMENT, &[name.as_str()]));
+    let is_written = entries.any(|entry| is_of(entry, DEPLOYMENT, name));
     let default = [Role::impersonation()];
     let roles = match file.find(name) {
         Some(known) => is_as_asked(known, peer).map(|()| peer.roles)?,
@@ -413,7 +413,8 @@ pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Rem
     let written = as_a_module_reads(&file.path, Some(&file.text))?;
     for entry in written.active_entries() {
         let connection = connection_to(entry, name);
-        if connection.is_some() || is_about(entry, name) {
+        let mut about = [DEPLOYMENT, EXTRAS].into_iter();
+        if connection.is_some() || about.any(|of| is_of(entry, of, name)) {
             settings.push(Setting::removed(entry.key()));
         }
         connections.extend(connection);
@@ -431,9 +432,10 @@ pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Rem
     Ok((file.change(file.edited(&settings)?)?, removed))
 }
 
-fn is_about(entry: &Entry, name: &DeploymentName) -> bool {
-    let mut patterns = [DEPLOYMENT, EXTRAS].into_iter();
-    patterns.any(|pattern| is_of(entry, pattern, &[name.as_str()]))
+/// Returns `true` if `entry` is a setting of the deployment `name`, below `pattern`.
+fn is_of(entry: &Entry, pattern: &'static str, name: &DeploymentName) -> bool {
+    let found = Pattern::new(pattern).matches(&Name::parse(entry.key()));
+    found.is_some_and(|found| found.keys.iter().any(|key| same(key, name.as_str())))
 }
 
 /// Returns the connection that `entry` leads to the deployment `name`.

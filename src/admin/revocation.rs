@@ -113,10 +113,14 @@ pub fn plan(
             })
             .collect();
         let hidden = inactive(&trusts, which);
-        match which.forgotten(path, standing, &meant)? {
-            Some(key) => edited.push(EditedFile::remembering(path, record(standing, key, "-"))),
-            None => edited.extend(EditedFile::plan(path, Some(text), &settings, None)?),
+        let mut planned = EditedFile::plan(path, Some(text), &settings, None)?;
+        if let (Some(key), Some(main)) = (
+            which.forgotten(path, standing, &meant)?,
+            planned.first_mut(),
+        ) {
+            main.records.push(record(standing, key, "-"));
         }
+        edited.extend(planned);
         let keys = meant.iter().map(|key| described(key, &trusts, which));
         files.push(RevokedFile {
             path: path.clone(),
@@ -181,7 +185,7 @@ fn described(key: &WrittenKey, trusts: &Trusts, which: &Which) -> RevokedKey {
         is_engine: trusts.module(of) == Some("dpe"),
         name: redact(&key.name),
         fingerprint: shown_fingerprint(key),
-        was_revoked: is_plainly_revoked(key),
+        was_revoked: key.is_revoked.as_deref() == Some("true"),
         left: left.map(|other| redact(&other.name)).collect(),
     }
 }
@@ -189,10 +193,6 @@ fn described(key: &WrittenKey, trusts: &Trusts, which: &Which) -> RevokedKey {
 /// Returns the configured fingerprint, redacted: the file may have a private key in its place.
 fn shown_fingerprint(key: &WrittenKey) -> String {
     redact(key.fingerprint.as_deref().unwrap_or_default())
-}
-
-fn is_plainly_revoked(key: &WrittenKey) -> bool {
-    key.is_revoked.as_deref() == Some("true")
 }
 
 impl RevokedFile {

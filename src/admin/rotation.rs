@@ -78,7 +78,9 @@ impl Rotation {
 
     /// Combines the files, in which only the owner's next key may have faults.
     pub(super) fn of(owner: SettingsFile, peers: Vec<SettingsFile>) -> Result<Self, Refused> {
-        if !only_next_key(&owner.findings) {
+        let findings = owner.findings.iter();
+        let mut errors = findings.filter(|found| found.severity == Severity::Error);
+        if errors.any(|found| found.key.as_deref() != Some(NEXT_KEY)) {
             return Err(faults(&owner));
         }
         if let Some(peer) = peers.iter().find(|peer| peer.findings.errors() > 0) {
@@ -197,8 +199,15 @@ impl Rotation {
     /// Returns the deployments that the owner trusts, each with the peer's file if it was named.
     pub fn deployments(&self) -> Vec<(&Deployment, Option<&SettingsFile>)> {
         let all = self.owner.checked.deployments.iter();
-        all.map(|one| (one, self.peers.iter().find(|peer| belongs_to(peer, one))))
-            .collect()
+        let with_files = all.map(|one| {
+            let file = self.peers.iter().find(|peer| {
+                let next = &peer.checked.options.rotation.next;
+                let mut keys = peer.checked.own.iter().chain(next);
+                keys.any(|(key, _)| one.key(key.fingerprint()).is_some())
+            });
+            (one, file)
+        });
+        with_files.collect()
     }
 
     /// Iterates over the peers whose files are not named.
@@ -438,19 +447,6 @@ impl Rotation {
         }
         Ok(())
     }
-}
-
-/// Returns `true` if `file` is that of `deployment`.
-fn belongs_to(file: &SettingsFile, deployment: &Deployment) -> bool {
-    let next = &file.checked.options.rotation.next;
-    let mut keys = file.checked.own.iter().chain(next);
-    keys.any(|(key, _)| deployment.key(key.fingerprint()).is_some())
-}
-
-/// Returns `true` if nothing has faults but the next key.
-fn only_next_key(findings: &Findings) -> bool {
-    let mut errors = findings.iter().filter(|f| f.severity == Severity::Error);
-    errors.all(|found| found.key.as_deref() == Some(NEXT_KEY))
 }
 
 fn faults(file: &SettingsFile) -> Refused {

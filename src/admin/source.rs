@@ -13,8 +13,7 @@ use crate::config::{
 };
 use crate::diagnostic::Findings;
 use crate::identity::DeploymentName;
-use crate::properties::name::{Name, Pattern, uniform};
-use crate::properties::{Entry, FileText, ReadError};
+use crate::properties::{FileText, ReadError};
 use crate::storage::revoked_keys::Remembered;
 use crate::trust::Deployment;
 
@@ -86,13 +85,6 @@ impl SettingsFile {
         }
         Ok(change)
     }
-}
-
-/// Returns `true` if the name of `entry` begins as `pattern` does, with the map keys `keys`.
-pub(super) fn is_of(entry: &Entry, pattern: &'static str, keys: &[&str]) -> bool {
-    let found = Pattern::new(pattern).matches(&Name::parse(entry.key()));
-    let wanted = keys.iter().map(|key| uniform(key));
-    found.is_some_and(|found| found.keys.iter().map(|key| uniform(key)).eq(wanted))
 }
 
 /// Returns how `--home` names the module of the file at `path`.

@@ -183,19 +183,16 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Refused> {
     let public = material.verifying_key();
     let own = material.kid().cloned();
     let kid = own.unwrap_or_else(|| public.fingerprint().into());
+    let mut privacy = Privacy::Public;
     let bytes = match (form, material) {
         (Form::PublicJwk, _) => line(&PublicJwk::write(public, &kid)),
         (Form::PemSpki, _) => line(&public.to_spki_pem()),
         (Form::DerSpki, _) => public.to_spki_der().to_vec(),
         (Form::Jwk, KeyMaterial::Public(..)) => line(&PublicJwk::write_pretty(public, &kid)),
         (form, KeyMaterial::Private(key, _)) => {
+            privacy = Privacy::Owner;
             let written = encode_private(key, &kid, form);
-            return Ok(Encoded {
-                bytes: written
-                    .map_err(Refused::caused(Kind::Internal, "cannot write the key"))?
-                    .into(),
-                privacy: Privacy::Owner,
-            });
+            written.map_err(Refused::caused(Kind::Internal, "cannot write the key"))?
         }
         (_, KeyMaterial::Public(..)) => {
             let message = "this form needs a private key, and the file holds a public one";
@@ -205,7 +202,7 @@ fn encode(material: &KeyMaterial, form: Form) -> Result<Encoded, Refused> {
     };
     Ok(Encoded {
         bytes: bytes.into(),
-        privacy: Privacy::Public,
+        privacy,
     })
 }
 

@@ -258,10 +258,16 @@ pub(super) enum JwsCommand {
 }
 
 pub(super) fn run_jws(command: &JwsCommand, console: &Console) -> Answer {
+    /// The parser reports a longer one.
+    const LIMIT: usize = 16 * 1024;
     let JwsCommand::Verify { jwk } = command;
-    let key = jws_key(jwk)?;
+    if input::is_stdin(jwk) {
+        let why = "stdin carries the JWS; the key comes from a file";
+        return Err(Refused::new(Kind::Usage, why));
+    }
+    let key = input::bytes(jwk, LIMIT)?;
     let jws = input::bytes(Path::new("-"), compact::MAX_TOKEN_BYTES + 2)?;
-    match key.and_then(|key| verify_jws(&jws, &key)) {
+    match verify_jws(&jws, &key, &input::name(jwk)) {
         Ok(()) => console.reply("verified\n", &json!({ "verified": true })),
         Err(reason) => {
             let answer = json!({ "verified": false, "reason": reason });
@@ -271,26 +277,15 @@ pub(super) fn run_jws(command: &JwsCommand, console: &Console) -> Answer {
     }
 }
 
-fn verify_jws(jws: &[u8], key: &PublicJwk) -> Result<(), String> {
-    let jws = std::str::from_utf8(jws).map_err(|_cause| "it is not text".to_owned())?;
-    match compact::verify(input::token(jws), &key.key) {
+/// Verifies `jws` with the `key` that is in `file`; the error says why it is refused.
+fn verify_jws(jws: &[u8], key: &[u8], file: &str) -> Result<(), String> {
+    let text = str::from_utf8(key).map_err(|error| error.to_string());
+    let read = text.and_then(|text| PublicJwk::parse(text).map_err(|error| error.to_string()));
+    let public = read.map_err(|why| format!("{file} is not a public P-256 JWK: {why}"))?;
+    let text = str::from_utf8(jws).map_err(|_cause| "it is not text".to_owned())?;
+    match compact::verify(input::token(text), &public.key) {
         Ok(true) => Ok(()),
         Ok(false) => Err("its signature does not verify".to_owned()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// Reads the key; the inner error says why it cannot be used.
-fn jws_key(path: &Path) -> Result<Result<PublicJwk, String>, Refused> {
-    /// The parser reports a longer one.
-    const LIMIT: usize = 16 * 1024;
-    if input::is_stdin(path) {
-        let why = "stdin carries the JWS; the key comes from a file";
-        return Err(Refused::new(Kind::Usage, why));
-    }
-    let bytes = input::bytes(path, LIMIT)?;
-    let key = std::str::from_utf8(&bytes)
-        .map_err(|error| error.to_string())
-        .and_then(|text| PublicJwk::parse(text).map_err(|error| error.to_string()));
-    Ok(key.map_err(|why| format!("{} is not a public P-256 JWK: {why}", input::name(path))))
 }
