@@ -1,14 +1,16 @@
 //! What the doctor found, as values.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::time::Instant;
 
 /// One of the ten layers, in their order.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Layer {
     /// The file can be used.
     Config,
     /// The module's own key.
+    #[serde(rename = "own key")]
     OwnKey,
     /// The peer's name resolves.
     Name,
@@ -25,6 +27,7 @@ pub enum Layer {
     /// The peer gives this module the role that it needs.
     Role,
     /// The DPM reaches the engine.
+    #[serde(rename = "way back")]
     WayBack,
 }
 
@@ -52,12 +55,6 @@ impl Layer {
     /// Returns its number, from 1.
     pub fn number(self) -> usize {
         self as usize + 1
-    }
-}
-
-impl Serialize for Layer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -28,7 +28,7 @@ pub type Answer = Result<String, Doubt>;
 #[derive(Clone, Debug, Default)]
 pub struct Asking {
     /// Where peers listen, by the name of their deployment.
-    pub addresses: Vec<(DeploymentName, (String, u16))>,
+    pub addresses: Vec<(DeploymentName, Target)>,
     /// Peers that are not asked: they are cut off until their files trust the key.
     pub except: Vec<DeploymentName>,
     /// Whether to ask no running module.
@@ -94,7 +94,7 @@ impl<'a> Peer<'a> {
         });
         let mut given = asking.addresses.iter().rev();
         let target = match (given.find(|(name, _)| *name == deployment.name), connection) {
-            (Some((_, (host, port))), _) => Target::new(host, *port),
+            (Some((_, target)), _) => target.clone(),
             (None, Some(connection)) => Target::new(&connection.host, connection.port),
             (None, None) => listener_of(deployment, file)?,
         };
@@ -241,58 +241,47 @@ fn verdict(
         Err(doubt) => doubt,
     };
     let why = doubt.why;
-    let (kind, shown, help, command) = match (doubt.found, file) {
+    Err(match (doubt.found, file) {
         (Found::NotAsked, Some((path, true))) => {
             return Ok(format!("not asked; `{path}` trusts it"));
         }
         (Found::NotReached, Some((path, true))) => {
             return Ok(format!("not reached; `{path}` trusts it ({why})"));
         }
-        (Found::Silent, Some((path, true))) => (
-            Kind::Conflict,
-            format!("`{path}` trusts it, but {why}"),
-            format!(
+        (Found::Silent, Some((path, true))) => {
+            let shown = format!("`{path}` trusts it, but {why}");
+            not_shown(name, Kind::Conflict, &shown).with_help(format!(
                 "fix or stop that module, rely on its file with `--offline`, or skip it: \
                  `--except {name}`"
-            ),
-            None,
-        ),
-        (Found::Refused | Found::Tls, Some((path, true))) => (
-            Kind::Conflict,
-            format!("`{path}` trusts it: written, not yet active; {why}"),
-            "a module follows its file within 2 s, or logs `configReloadFailed`; what else is \
-             between the two:"
-                .to_owned(),
-            Some(
-                CommandLine::new("countersign doctor")
-                    .option("home", home_of(&rotation.owner.path)),
-            ),
-        ),
-        (Found::NotGrpc, _) => (
-            Kind::Unreachable,
-            why,
-            format!("name where `{name}` listens: `--peer-address {name}=HOST:PORT`"),
-            None,
-        ),
-        (_, Some((path, _))) => (
-            Kind::OutOfTurn(Step::Prepare),
-            format!("`{path}` does not trust it, and {why}"),
-            String::new(),
-            None,
-        ),
-        (_, None) => (
-            Kind::Conflict,
-            why,
-            format!(
-                "name its file with `--peer-file`, where it listens with `--peer-address \
-                 {name}=HOST:PORT`, or do without it: `--except {name}`"
-            ),
-            None,
-        ),
-    };
+            ))
+        }
+        (Found::Refused | Found::Tls, Some((path, true))) => {
+            let shown = format!("`{path}` trusts it: written, not yet active; {why}");
+            let doctor = CommandLine::new("countersign doctor");
+            not_shown(name, Kind::Conflict, &shown)
+                .with_help(
+                    "a module follows its file within 2 s, or logs `configReloadFailed`; what else \
+                     is between the two:",
+                )
+                .with_commands([doctor.option("home", home_of(&rotation.owner.path))])
+        }
+        (Found::NotGrpc, _) => not_shown(name, Kind::Unreachable, &why).with_help(format!(
+            "name where `{name}` listens: `--peer-address {name}=HOST:PORT`"
+        )),
+        (_, Some((path, _))) => {
+            let shown = format!("`{path}` does not trust it, and {why}");
+            not_shown(name, Kind::OutOfTurn(Step::Prepare), &shown)
+        }
+        (_, None) => not_shown(name, Kind::Conflict, &why).with_help(format!(
+            "name its file with `--peer-file`, where it listens with `--peer-address \
+             {name}=HOST:PORT`, or do without it: `--except {name}`"
+        )),
+    })
+}
+
+fn not_shown(name: &DeploymentName, kind: Kind, shown: &str) -> Refused {
     let message = format!("`{name}` is not shown to accept the new key: {shown}");
-    let refused = Refused::new(kind, message).with_help(help);
-    Err(refused.with_commands(command))
+    Refused::new(kind, message)
 }
 
 /// A peer that may go on accepting a key that its file has revoked.

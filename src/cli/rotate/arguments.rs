@@ -74,7 +74,7 @@ pub(crate) struct StepArguments {
     pub(super) offline: bool,
     /// Where a peer listens, if no file says so; may be repeated
     #[arg(long, value_name = "NAME=HOST:PORT", value_parser = address)]
-    pub(super) peer_address: Vec<(DeploymentName, (String, u16))>,
+    pub(super) peer_address: Vec<(DeploymentName, Target)>,
     /// Skip this peer. Until its file is updated it rejects the new key and still trusts the old
     /// one; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -87,13 +87,13 @@ pub(crate) struct StepArguments {
     pub(super) how: How,
 }
 
-fn address(text: &str) -> Result<(DeploymentName, (String, u16)), String> {
+fn address(text: &str) -> Result<(DeploymentName, Target), String> {
     let form = "it has the form <deployment>=<host>:<port>";
     let (name, place) = text.split_once('=').ok_or(form)?;
     let name = DeploymentName::new(name).map_err(|error| error.to_string())?;
     let (host, port) = place.rsplit_once(':').ok_or(form)?;
-    let host = host.trim_matches(['[', ']']).to_owned();
-    Ok((name, (host, port.parse().map_err(|_error| form)?)))
+    let port = port.parse().map_err(|_error| form)?;
+    Ok((name, Target::new(host.trim_matches(['[', ']']), port)))
 }
 
 impl FileArguments {
@@ -123,8 +123,7 @@ impl StepArguments {
     /// Returns the command of `step`, another one, with the options that were given to this one.
     pub(super) fn command(&self, step: &str) -> CommandLine {
         let mut command = self.files.command(step).flag_if(self.offline, "offline");
-        for (name, (host, port)) in &self.peer_address {
-            let address = Target::new(host, *port);
+        for (name, address) in &self.peer_address {
             command = command.option("peer-address", format!("{name}={address}"));
         }
         for name in &self.except {
