@@ -20,7 +20,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let callee = arguments.next().unwrap_or_else(|| "greeter-dev".to_owned());
 
     let module = Module::open(&home)?;
-    let mut greeter = GreeterServiceClient::new(module.channel(&callee)?);
+    let mut greeter = GreeterServiceClient::new(module.channel(&callee)?)
+        .max_decoding_message_size(module.max_reply_size());
 
     let greeting = greeter.greet(GreetRequest {}).await?;
     println!("{}", greeting.into_inner().text);

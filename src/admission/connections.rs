@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -59,6 +60,8 @@ struct Table {
     open: BTreeMap<u64, Entry>,
     /// The unverified ones of each network.
     networks: HashMap<Network, usize>,
+    /// The others, of each deployment.
+    owners: HashMap<Box<str>, usize>,
     /// How many deployments may show a token.
     deployments: usize,
     /// Those that were cut, but whose sockets are not closed yet.
@@ -84,12 +87,32 @@ pub(crate) struct Standing {
     key: u64,
     connections: Weak<Connections>,
     state: AtomicU8,
-    shown: Mutex<Option<Shown>>,
-    /// When each open call without a token has to have ended.
-    visits: Mutex<Vec<Instant>>,
+    /// The last keys with which tokens verified.
+    shown: Mutex<Vec<Shown>>,
+    /// When each open call has to have ended, and whether its caller has shown a token.
+    calls: Mutex<Vec<(Instant, bool)>>,
 }
 
-/// The key of the last token that verified, and whether it is still trusted.
+/// How many keys of a connection are remembered: one owner has no more that are active.
+const MOST_SHOWN: usize = 8;
+
+/// A call that has to have ended in time, as long as it is open.
+#[derive(Debug)]
+pub(crate) struct OpenCall {
+    pub(crate) standing: Arc<Standing>,
+    call: (Instant, bool),
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        let mut calls = self.standing.calls();
+        if let Some(place) = calls.iter().position(|call| *call == self.call) {
+            calls.swap_remove(place);
+        }
+    }
+}
+
+/// A key with which a token verified, and whether it is still trusted.
 pub(crate) struct Shown {
     pub(crate) key: Box<str>,
     pub(crate) still: Box<dyn Fn() -> bool + Send + Sync>,
@@ -163,7 +186,7 @@ impl Connections {
             connections: Arc::downgrade(self),
             state: AtomicU8::new(SILENT),
             shown: Mutex::default(),
-            visits: Mutex::default(),
+            calls: Mutex::default(),
         });
         let (sender, cut) = oneshot::channel();
         let entry = Entry {
@@ -193,11 +216,13 @@ impl Connections {
         table.deployments = deployments;
         for entry in table.open.values_mut() {
             let mut shown = entry.standing.shown();
-            if shown.as_ref().is_some_and(|shown| !(shown.still)()) {
-                *shown = None;
-                entry.owner = None;
+            shown.retain(|key| (key.still)());
+            if shown.is_empty()
+                && let Some(owner) = entry.owner.take()
+            {
                 entry.parts = Some(now + PARTING);
                 entry.standing.state.store(STRANGER, Ordering::Relaxed);
+                one_less(&mut table.owners, &owner);
                 *table.networks.entry(entry.network).or_default() += 1;
             }
         }
@@ -298,25 +323,26 @@ impl Table {
         if self.open.get(&key).is_none_or(|e| e.owner.is_some()) {
             return Ok(());
         }
-        let mut owners: HashMap<&str, usize> = HashMap::new();
-        for owner in self.open.values().filter_map(|e| e.owner.as_deref()) {
-            *owners.entry(owner).or_default() += 1;
-        }
-        let own = owners.get(owner).copied().unwrap_or_default();
-        let taken: usize = owners.values().map(|n| n.min(&KEPT_FOR_EACH)).sum();
-        let kept = (self.deployments * KEPT_FOR_EACH).saturating_sub(taken);
-        let others = kept.min(bounds.total / 2) + bounds.kept_for_loopback();
-        let all: usize = owners.values().sum();
-        let has_room = own < bounds.per_owner && all + others < bounds.total;
-        if own >= KEPT_FOR_EACH && !has_room {
+        let own = self.owners.get(owner).copied().unwrap_or_default();
+        if own >= KEPT_FOR_EACH && (own >= bounds.per_owner || !self.has_room(bounds)) {
             return Err(Full(own));
         }
         if let Some(entry) = self.open.get_mut(&key) {
             entry.owner = Some(owner.into());
             entry.parts = None;
-            one_less(&mut self.networks, entry.network);
+            one_less(&mut self.networks, &entry.network);
+            *self.owners.entry(owner.into()).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// Returns `true` if there is room beside the places that are kept.
+    fn has_room(&self, bounds: &Bounds) -> bool {
+        let owners = self.owners.values();
+        let taken: usize = owners.clone().map(|n| n.min(&KEPT_FOR_EACH)).sum();
+        let kept = (self.deployments * KEPT_FOR_EACH).saturating_sub(taken);
+        let others = kept.min(bounds.total / 2) + bounds.kept_for_loopback();
+        owners.sum::<usize>() + others < bounds.total
     }
 
     /// Cuts the oldest unverified connection for which `which` holds; returns `true` if there is
@@ -339,18 +365,20 @@ impl Table {
     /// Takes a connection off the table, if it is there.
     fn take(&mut self, key: u64) -> Option<Entry> {
         let entry = self.open.remove(&key)?;
-        if entry.owner.is_none() {
-            one_less(&mut self.networks, entry.network);
+        match &entry.owner {
+            None => one_less(&mut self.networks, &entry.network),
+            Some(owner) => one_less(&mut self.owners, owner),
         }
         Some(entry)
     }
 }
 
-fn one_less(networks: &mut HashMap<Network, usize>, network: Network) {
-    let left = networks.entry(network).or_default();
-    *left = left.saturating_sub(1);
-    if *left == 0 {
-        networks.remove(&network);
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, of: &K) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
+        }
     }
 }
 
@@ -374,10 +402,11 @@ impl Entry {
         };
         let due = self.parts.unwrap_or(self.since + lasts);
         // A call over which nothing can be sent ends with its connection alone.
-        match self.owner {
-            Some(_) => due,
-            None => self.standing.visits().iter().copied().fold(due, Ord::min),
-        }
+        let calls = self.standing.calls();
+        let bounded = calls
+            .iter()
+            .filter(|(_, has_token)| *has_token || self.owner.is_none());
+        bounded.map(|(due, _)| *due).fold(due, Ord::min)
     }
 }
 
@@ -398,7 +427,7 @@ impl Standing {
         key: &str,
         shown: impl FnOnce() -> Shown,
     ) -> Result<(), Full> {
-        if self.shown().as_ref().is_some_and(|last| *last.key == *key) {
+        if self.shown().iter().any(|known| *known.key == *key) {
             return Ok(());
         }
         if let Some(connections) = self.connections.upgrade() {
@@ -410,29 +439,26 @@ impl Standing {
             }
             table.verified(self.key, owner, &connections.bounds)?;
             self.state.store(VERIFIED, Ordering::Relaxed);
-            *self.shown() = Some(last);
+            let mut shown = self.shown();
+            shown.truncate(MOST_SHOWN - 1);
+            shown.insert(0, last);
         }
         Ok(())
     }
 
-    /// Notes that a call without a token begins, which ends before `due`; returns how many others
-    /// are open.
-    pub(crate) fn begin_visit(&self, due: Instant) -> usize {
-        let mut visits = self.visits();
-        visits.push(due);
-        visits.len() - 1
+    /// Notes that a call begins, which ends before `due`; returns how many calls without a token
+    /// are open now.
+    pub(crate) fn begin(self: &Arc<Self>, due: Instant, has_token: bool) -> (OpenCall, usize) {
+        let call = (due, has_token);
+        let mut calls = self.calls();
+        calls.push(call);
+        let visits = calls.iter().filter(|(_, has_token)| !has_token).count();
+        let standing = Arc::clone(self);
+        (OpenCall { standing, call }, visits)
     }
 
-    /// Notes that such a call has ended.
-    pub(crate) fn end_visit(&self, due: Instant) {
-        let mut visits = self.visits();
-        if let Some(place) = visits.iter().position(|visit| *visit == due) {
-            visits.swap_remove(place);
-        }
-    }
-
-    fn visits(&self) -> MutexGuard<'_, Vec<Instant>> {
-        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
+    fn calls(&self) -> MutexGuard<'_, Vec<(Instant, bool)>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns `true` if it has shown a token that verified and is still trusted.
@@ -445,7 +471,7 @@ impl Standing {
     }
 
     /// Locked after the table, where both are.
-    fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
+    fn shown(&self) -> MutexGuard<'_, Vec<Shown>> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-pub(crate) use connections::{Bounds, Connections, Crowding, Full, Seat, Shown, Standing};
+pub(crate) use connections::{
+    Bounds, Connections, Crowding, Full, OpenCall, Seat, Shown, Standing,
+};
 
 /// Whether an accept failed for reasons of the one connection that it was about.
 pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {

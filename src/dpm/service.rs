@@ -74,7 +74,8 @@ impl EngineRegistryService {
             detail: &format!("{}: {detail}", caller.token.identity()),
             help: reason.help(),
         };
-        self.rejections.log(Some(caller.token.owner()), &call);
+        let owner = Some(caller.token.owner());
+        self.rejections.log(owner, reason.status(), &call);
         refuse(reason, Some(detail))
     }
 

@@ -16,6 +16,7 @@ use crate::token::{Reason, Refusal};
 pub struct Rule {
     pub(super) everyone: bool,
     pub(super) own_module: bool,
+    is_route: bool,
     condition: Arc<dyn Fn(&ServiceIdentity) -> bool + Send + Sync>,
     /// What is said of a caller that does not meet it.
     lacking: Arc<str>,
@@ -105,6 +106,7 @@ impl Rule {
         Self {
             everyone: false,
             own_module: false,
+            is_route: false,
             condition: Arc::new(condition),
             lacking: lacking.into(),
         }
@@ -185,7 +187,11 @@ impl MethodRules {
     /// When `path` is not absolute, has a `*` or a query, or has a rule already.
     pub fn allow_http(mut self, path: &str, rule: Rule) -> Result<Self, RuleError> {
         check_route(path)?;
-        match self.rules.insert(path.to_owned(), rule) {
+        let is_route = true;
+        match self
+            .rules
+            .insert(path.to_owned(), Rule { is_route, ..rule })
+        {
             Some(_) => Err(twice(path)),
             None => Ok(self),
         }
@@ -209,6 +215,11 @@ impl MethodRules {
             let (service, _) = path.strip_prefix('/')?.rsplit_once('/')?;
             self.rules.get(service)
         })
+    }
+
+    /// Returns `true` if `path` is a route that is not gRPC.
+    pub(super) fn is_route(&self, path: &str) -> bool {
+        self.find(path).is_some_and(|rule| rule.is_route)
     }
 
     /// Returns the services that have rules.

@@ -103,7 +103,11 @@ pub(super) fn over_http(status: &Status) -> Response<Body> {
         "reason": reason_of(status).map(Reason::as_str),
         "message": status.message(),
     });
-    let mut response = Response::new(Body::new(body.to_string()));
+    let mut response = Response::new(match code {
+        // A body could wait for its reader.
+        StatusCode::TOO_MANY_REQUESTS => Body::empty(),
+        _ => Body::new(body.to_string()),
+    });
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -126,7 +130,7 @@ impl Guard {
             }
             Self::Handler(gate, path, watch) => caught(gate, path.as_str(), || match watch {
                 None => body.poll_frame(cx).map(Ok),
-                Some(watch) => watch.poll_body(body, cx),
+                Some(watch) => watch.poll_reply(body, cx),
             })
             .unwrap_or_else(|status| Poll::Ready(Err(status))),
         }
@@ -252,7 +256,7 @@ where
 /// own clone of it.
 pub(super) fn caught<T>(gate: &Gate, path: &str, work: impl FnOnce() -> T) -> Result<T, Status> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| {
-        if let Some(suppressed) = gate.rejections.admit(Rejections::OWN, ("panic", path)) {
+        if let Some(suppressed) = gate.rejections.admit(Rejections::OWN, Code::Internal, path) {
             events::handler_panicked(path, suppressed);
         }
         Status::internal("the call failed; see the callee's log")

@@ -188,7 +188,7 @@ where
         }
         let (call, sent) = match self.layer.attach(&mut head, &vouched) {
             Ok(sent) => {
-                let messages = Counted::request(Some(&counted), &head.headers, None);
+                let messages = Counted::request(Some(&counted), None);
                 let body = GuardedBody::wrap(body, Guard::None, messages);
                 (Ok(self.inner.call(Request::from_parts(head, body))), sent)
             }

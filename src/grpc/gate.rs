@@ -2,13 +2,14 @@
 //! minute.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::request::Parts;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::carrier::Plaintext;
 use super::status::refuse_in_full;
@@ -85,14 +86,18 @@ impl Gate {
             self.rejected(refusal, status, path, address)
         })?;
         let placed = listener::verified(&head.extensions, &token, self.verifier.trust());
-        placed.map_err(|full| Refused {
-            status: Status::resource_exhausted(full.to_string()),
-            caller: Some(token.issuer().to_owned()),
+        placed.map_err(|full| {
+            let owner = token.owner();
+            self.crowded(Some(owner), format_args!("`{owner}`: {full}"));
+            Refused {
+                status: Status::resource_exhausted(full.to_string()),
+                caller: Some(token.issuer().to_owned()),
+            }
         })?;
         let Some(rule) = rule else {
-            let kind = ("no rule", path);
-            if self.rejections.admit(Some(token.owner()), kind).is_some() {
-                events::method_without_rule(path);
+            let owner = Some(token.owner());
+            if let Some(suppressed) = self.rejections.admit(owner, Code::Unimplemented, path) {
+                events::method_without_rule(path, suppressed);
             }
             return Err(Refused {
                 status: Status::unimplemented(""),
@@ -152,6 +157,14 @@ impl Gate {
         verified
     }
 
+    /// Logs that there is no room for a call of the deployment `owner`, or of a stranger.
+    pub(super) fn crowded(&self, owner: Option<&str>, why: impl Display) {
+        let class = Code::ResourceExhausted;
+        if let Some(suppressed) = self.rejections.admit(owner, class, "a call") {
+            events::listener_crowded(why, suppressed);
+        }
+    }
+
     /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with
     /// `status`, which says what the caller may know.
     fn rejected(
@@ -176,7 +189,7 @@ impl Gate {
             help: refusal.reason.help(),
         };
         let owner = refusal.deployment().map(DeploymentName::as_str);
-        self.rejections.log(owner, &call);
+        self.rejections.log(owner, refusal.reason.status(), &call);
         Refused {
             status,
             caller: refusal.issuer,
@@ -205,8 +218,9 @@ fn note_clock(metrics: &Metrics, verified: &Result<VerifiedToken, Refusal>) {
 }
 
 /// How many kinds are kept of what one deployment causes, and of what all callers cause together
-/// whose signature did not verify. However they vary it, they fill a log with no more than this
-/// many lines a minute and one: less than 1 MB an hour.
+/// whose signature did not verify: of each class, so that nothing of one class hides another.
+/// However they vary it, they fill a log with no more than this many lines a minute and one: less
+/// than 1 MB an hour.
 const MOST_OF_ONE: usize = 7;
 
 /// Remembers what was logged. Its size is bounded, whatever callers send.
@@ -214,8 +228,9 @@ const MOST_OF_ONE: usize = 7;
 pub(crate) struct Rejections {
     /// Randomly keyed, so that no caller can make two kinds fall together.
     hasher: RandomState,
-    /// By deployment; under no name those of the strangers.
-    ledgers: Mutex<HashMap<Option<Box<str>>, Ledger<u64>>>,
+    /// By deployment, under no name those of the strangers; and by class, the status with which
+    /// such calls are answered.
+    ledgers: Mutex<HashMap<(Option<Box<str>>, Code), Ledger<u64>>>,
 }
 
 impl Rejections {
@@ -224,19 +239,19 @@ impl Rejections {
 
     /// Logs `call`, unless one of its kind was logged a moment ago. `owner` is the deployment of
     /// the caller, if its signature verified: what any other says of itself may be made up.
-    pub(crate) fn log(&self, owner: Option<&str>, call: &RejectedCall<'_>) {
+    pub(crate) fn log(&self, owner: Option<&str>, class: Code, call: &RejectedCall<'_>) {
         let host = call.peer.map(|peer| peer.ip());
         let kind = (call.reason, call.fingerprint, host, call.method);
-        if let Some(suppressed) = self.admit(owner, kind) {
+        if let Some(suppressed) = self.admit(owner, class, kind) {
             events::auth_rejected(call, owner.is_some(), suppressed);
         }
     }
 
     /// If an event of `kind` is to be logged, returns how many of its kind were not since the last
     /// that was.
-    pub(crate) fn admit(&self, owner: Option<&str>, kind: impl Hash) -> Option<u64> {
+    pub(crate) fn admit(&self, owner: Option<&str>, class: Code, kind: impl Hash) -> Option<u64> {
         let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
-        let ledger = ledgers.entry(owner.map(Box::from));
+        let ledger = ledgers.entry((owner.map(Box::from), class));
         let kinds = ledger.or_insert_with(|| Ledger::new(MOST_OF_ONE, 1));
         kinds.admit(self.hasher.hash_one(kind), Instant::now())
     }
@@ -298,8 +313,8 @@ mod tests {
 
         for kind in &other {
             let lines = logged(Format::Console, || {
-                rejections.log(Some("dpe-dev"), kind);
-                rejections.log(Some("dpe-dev"), kind);
+                rejections.log(Some("dpe-dev"), Code::Unauthenticated, kind);
+                rejections.log(Some("dpe-dev"), Code::Unauthenticated, kind);
             });
             assert_eq!(lines.len(), 1, "{lines:?}");
         }
@@ -310,9 +325,37 @@ mod tests {
         let rejections = Rejections::default();
 
         for owner in [None, Some("dpe-dev"), Some("ledger-dev"), Rejections::OWN] {
-            let lines = (0..10_000).filter_map(|n| rejections.admit(owner, n));
+            let lines =
+                (0..10_000).filter_map(|n| rejections.admit(owner, Code::Unauthenticated, n));
             assert_eq!(lines.count(), MOST_OF_ONE + 1, "{owner:?}");
         }
+    }
+
+    #[test]
+    fn events_of_one_class_hide_none_of_another() {
+        let rejections = Rejections::default();
+        let owner = Some("dpe-dev");
+        // Unknown methods, and a revoked key that anyone may hold.
+        for class in [Code::Unimplemented, Code::Unauthenticated] {
+            assert!((0..100).any(|n| rejections.admit(owner, class, n).is_none()));
+        }
+        let denied = RejectedCall {
+            reason: "ENGINE_NOT_OWNED",
+            ..WRONG_KEY
+        };
+
+        let lines = logged(Format::Console, || {
+            rejections.log(owner, Reason::EngineNotOwned.status(), &denied);
+        });
+
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!((0..100).any(|n| {
+            rejections
+                .admit(Rejections::OWN, Code::Internal, n)
+                .is_none()
+        }));
+        let crowded = rejections.admit(Rejections::OWN, Code::ResourceExhausted, "calm");
+        assert_eq!(crowded, Some(0), "panics hide a crowded listener");
     }
 
     /// The worst that the holder of a revoked key can do: its signature verifies, and paths vary.
@@ -332,7 +375,9 @@ mod tests {
                     help: Reason::KeyRevoked.help(),
                     ..WRONG_KEY
                 };
-                let lines = logged(Format::Json, || rejections.log(Some("dpe-dev"), &call));
+                let lines = logged(Format::Json, || {
+                    rejections.log(Some("dpe-dev"), Code::Unauthenticated, &call)
+                });
                 written += lines.iter().map(|line| line.len() + 1).sum::<usize>();
             }
             tokio::time::advance(Duration::from_secs(60)).await;
@@ -363,7 +408,9 @@ mod tests {
                     help,
                     ..WRONG_KEY
                 };
-                let lines = logged(Format::Json, || rejections.log(None, &call));
+                let lines = logged(Format::Json, || {
+                    rejections.log(None, Code::Unauthenticated, &call)
+                });
                 written += lines.iter().map(|line| line.len() + 1).sum::<usize>();
             }
             tokio::time::advance(Duration::from_secs(60)).await;
@@ -384,7 +431,7 @@ mod tests {
 
         let lines = logged(Format::Console, || {
             for _ in 0..1000 {
-                rejections.log(None, &call);
+                rejections.log(None, Code::Unauthenticated, &call);
             }
         });
 

@@ -33,17 +33,11 @@ pub(super) fn kept_path(uri: &Uri) -> PathAndQuery {
 
 /// Returns `true` if a request is gRPC, or gRPC-Web.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    is_framed(headers) || after_grpc(headers).is_some_and(|rest| rest.starts_with(b"-web"))
-}
-
-/// Returns `true` if a body is gRPC's messages, each behind its length.
-pub(super) fn is_framed(headers: &HeaderMap) -> bool {
-    after_grpc(headers).is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}
-
-fn after_grpc(headers: &HeaderMap) -> Option<&[u8]> {
-    let kind = headers.get(CONTENT_TYPE)?.as_bytes();
-    kind.strip_prefix(b"application/grpc")
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| {
+        matches!(rest.first(), None | Some(b'+' | b';')) || rest.starts_with(b"-web")
+    })
 }
 
 /// Returns `true` if the callee proved that the refusal is its own.
@@ -232,15 +226,15 @@ mod tests {
     #[test]
     fn content_type_that_only_begins_like_grpc_is_not_grpc() {
         for (kind, expected) in [
-            ("application/grpc", (true, true)),
-            ("application/grpc+proto", (true, true)),
-            ("application/grpc;x=y", (true, true)),
-            ("application/grpc-web-text", (true, false)),
-            ("application/grpcish", (false, false)),
-            ("text/html", (false, false)),
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;x=y", true),
+            ("application/grpc-web-text", true),
+            ("application/grpcish", false),
+            ("text/html", false),
         ] {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
-            assert_eq!((is_grpc(&headers), is_framed(&headers)), expected, "{kind}");
+            assert_eq!(is_grpc(&headers), expected, "{kind}");
         }
     }
 

@@ -12,10 +12,10 @@ use tonic::body::Body;
 use tonic::transport::Error as TransportError;
 use tonic::{Code, Status};
 
+use super::MethodRules;
 use super::authorize::method_paths;
 use super::session::Polled;
 use super::status::number;
-use super::{MethodRules, metadata};
 use crate::proto;
 use crate::telemetry::metrics::{GrpcMethod, GrpcSide, MethodMetrics, Metrics};
 
@@ -144,7 +144,11 @@ impl Call {
             self.code = self.code.or(Some(Code::Unknown));
         }
         Counted {
-            messages: Messages::of(response.headers(), largest),
+            // A proxy's page is not made of messages.
+            messages: Messages {
+                largest: largest.filter(|_| response.status() == StatusCode::OK),
+                ..Messages::default()
+            },
             part: Part::Reply(self),
         }
     }
@@ -167,16 +171,15 @@ enum Part {
 }
 
 impl Counted {
-    /// Counts the messages of the request with `headers` for its `call`, and bounds them by
-    /// `largest`; nothing where there is neither.
-    pub(super) fn request(
-        call: Option<&Call>,
-        headers: &HeaderMap,
-        largest: Option<Largest>,
-    ) -> Option<Self> {
+    /// Counts the messages of a request for its `call`, and bounds them by `largest`; nothing
+    /// where there is neither.
+    pub(super) fn request(call: Option<&Call>, largest: Option<Largest>) -> Option<Self> {
         let method = call.map(|call| Arc::clone(&call.method));
         (method.is_some() || largest.is_some()).then(|| Self {
-            messages: Messages::of(headers, largest),
+            messages: Messages {
+                largest,
+                ..Messages::default()
+            },
             part: Part::Request(method),
         })
     }
@@ -251,8 +254,8 @@ impl Drop for Call {
 }
 
 /// Finds messages in a body: each has a byte for its compression, four for its length, and so many.
-#[derive(Debug)]
-pub(super) struct Messages {
+#[derive(Debug, Default)]
+struct Messages {
     largest: Option<Largest>,
     /// How many bytes of the prefix were read; all of them while a message is being read.
     read: u8,
@@ -267,15 +270,6 @@ pub(in crate::grpc) struct Largest(pub(in crate::grpc) usize, pub(in crate::grpc
 const PREFIX_BYTES: u8 = 5;
 
 impl Messages {
-    /// Looks at a body with `headers`; what is not gRPC's has no messages that can be too large.
-    pub(super) fn of(headers: &HeaderMap, largest: Option<Largest>) -> Self {
-        Self {
-            largest: largest.filter(|_| metadata::is_framed(headers)),
-            read: 0,
-            left: 0,
-        }
-    }
-
     /// Returns how many messages end within `bytes`.
     ///
     /// # Errors
@@ -313,7 +307,6 @@ impl Messages {
 
 #[cfg(test)]
 mod tests {
-    use http::header::{CONTENT_TYPE, HeaderValue};
 
     use super::*;
 
@@ -377,9 +370,10 @@ mod tests {
     }
 
     fn messages(largest: usize) -> Messages {
-        let kind = HeaderValue::from_static("application/grpc+proto");
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);
-        Messages::of(&headers, Some(Largest(largest, "a.size")))
+        Messages {
+            largest: Some(Largest(largest, "a.size")),
+            ..Messages::default()
+        }
     }
 
     #[test]

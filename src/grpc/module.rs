@@ -17,18 +17,15 @@ use crate::trust::{Deployment, KeySet, OwnDeployment, TrustError, TrustStore};
 use super::callee::{CallerTokens, ClockSkews, UnknownDeployment};
 use super::carrier::{Plaintext, Transport};
 use super::gate::Gate;
-use super::metrics::{Counters, Largest};
+use super::metrics::Counters;
 use super::proof::{Proofs, RequiredProof};
 use super::session::{HealthWatch, Visits};
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
-use super::wiring::{Route, Wiring};
+use super::wiring::{Route, TONICS_BYTES, Wiring};
 use super::{
     AttachIdentityLayer, ConnectError, ConnectionLimits, MethodRules, ProofMode, Rejections,
     Tokens, VerifyIdentityLayer,
 };
-
-/// The setting of the largest message of a callee.
-const CLIENT_BYTES: &str = "ataccama.client.grpc.properties.max-message-size";
 
 /// One service's identity: who it is, which deployments it trusts, and the layers that carry both.
 ///
@@ -278,15 +275,21 @@ impl Module {
         }
     }
 
-    /// Returns the largest message that its file allows either side, in bytes: 4 MiB without a
-    /// file. The layers refuse what is too large for one of them.
+    /// Returns the largest message that its file allows a caller, in bytes: 4 MiB without a file.
+    /// The server's layer refuses what is larger, by its compressed length.
     ///
-    /// tonic has a limit of its own, 4 MB. Above that, also give this to
-    /// `max_decoding_message_size` of the generated server and client.
+    /// tonic has a limit of 4 MB, also of what it decompresses: give this number to
+    /// `max_decoding_message_size` of the generated server.
     pub fn max_message_size(&self) -> usize {
-        self.wiring().map_or(4 * 1024 * 1024, |wiring| {
-            wiring.server.max_message_bytes.max(wiring.client_bytes)
-        })
+        let wiring = self.wiring();
+        wiring.map_or(TONICS_BYTES, |wiring| wiring.server.max_message_bytes)
+    }
+
+    /// Returns the largest message that its file allows a callee, as
+    /// [`max_message_size`](Self::max_message_size) does a caller: for the generated client.
+    pub fn max_reply_size(&self) -> usize {
+        let wiring = self.wiring();
+        wiring.map_or(TONICS_BYTES, |wiring| wiring.client_bytes)
     }
 
     /// Returns its times.
@@ -492,9 +495,7 @@ impl Module {
             tokens: Arc::new(CallerTokens::new(self.issuer(), skews, callee)),
             proof: proof.map(Arc::new),
             calls: self.calls.clone(),
-            largest: self
-                .wiring()
-                .map(|wiring| Largest(wiring.client_bytes, CLIENT_BYTES)),
+            largest: self.wiring().map(Wiring::largest_reply),
         }
     }
 }

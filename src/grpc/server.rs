@@ -152,15 +152,23 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
             Err(refused) => refused.caller.as_deref(),
         };
         replying.proof = issuer.and_then(|issuer| PendingProof::of(proofs, &head, issuer));
-        let token = decided.map_err(|refused| refused.status)?;
-        replying.watched = match &token {
-            Some(token) => Some(Limit::Session(Arc::new(Session::new(gate, token, &head)))),
-            None if gate.needs_no_token(&head) => None,
-            None => visits.begin(&head)?.map(Limit::Visit),
+        replying.watched = match &decided {
+            Ok(Some(token)) => Some(Limit::Session(Arc::new(Session::new(gate, token, &head)))),
+            Ok(None) if gate.needs_no_token(&head) => None,
+            // A refusal over gRPC has no body that could wait for its reader.
+            Err(_) if replying.is_grpc => None,
+            Ok(None) | Err(_) => {
+                let begun = visits.begin(&head);
+                let full = begun.inspect_err(|full| gate.crowded(None, full.message()))?;
+                full.map(Limit::Visit)
+            }
         };
+        let token = decided.map_err(|refused| refused.status)?;
         let watch = replying.watched.clone().map(Watch::of);
         let guard = watch.map_or(Guard::None, Guard::Request);
-        let counted = Counted::request(replying.counted.as_ref(), &head.headers, *largest);
+        // Whatever it says that it is, a method reads it as messages.
+        let is_bounded = replying.is_grpc || !gate.rules.is_route(replying.path.as_str());
+        let counted = Counted::request(replying.counted.as_ref(), largest.filter(|_| is_bounded));
         if let Some(token) = token {
             head.extensions.insert(token.identity().clone());
             head.extensions.insert::<VerifiedToken>(token);
@@ -204,7 +212,13 @@ impl<R: ByteBody, E: 'static> Judge<R, E> for Replying {
             (Err(status), _) | (Ok(Ok(_)), Some(status)) if self.is_grpc => {
                 (status.into_http(), Guard::None)
             }
-            (Err(status), _) | (Ok(Ok(_)), Some(status)) => (over_http(&status), Guard::None),
+            (Err(status), _) | (Ok(Ok(_)), Some(status)) => {
+                let watch = self.watched.map(Watch::of);
+                (
+                    over_http(&status),
+                    watch.map_or(Guard::None, Guard::Request),
+                )
+            }
         };
         let proved = match self.proof {
             Some(proof) => proof.countersign(response),
@@ -216,14 +230,162 @@ impl<R: ByteBody, E: 'static> Judge<R, E> for Replying {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use http::header::CONTENT_TYPE;
+    use http_body::Body as _;
+    use tokio::time::Instant;
+    use tonic::Code;
+    use tower::service_fn;
     use tracing::dispatcher::with_default;
 
     use super::*;
+    use crate::admission::{Bounds, Connections, Seat};
     use crate::clock::SystemClock;
-    use crate::grpc::MethodRules;
+    use crate::grpc::{MethodRules, Rule};
     use crate::telemetry::{Format, capture};
-    use crate::testing;
+    use crate::testing::{self, Pair};
     use crate::token::{Accept, Reason, Refusal};
+
+    /// Makes a call of the pair's `dpe` with a message of four bytes, which came over `seat`.
+    fn request(pair: &Pair, path: &str, kind: &str, seat: Option<&Seat>) -> Request<Body> {
+        let trust = pair.dpe.trust().current();
+        let token = pair
+            .dpe
+            .issuer()
+            .issue(trust.deployment("dpm-dev").unwrap());
+        let mut request = Request::new(Body::new("\0\0\0\0\u{4}four".to_owned()));
+        *request.uri_mut() = path.parse().unwrap();
+        let value = metadata::authorization(token.unwrap().expose()).unwrap();
+        request.headers_mut().insert("authorization", value);
+        let kind = kind.parse().unwrap();
+        request.headers_mut().insert(CONTENT_TYPE, kind);
+        if let Some(seat) = seat {
+            request.extensions_mut().insert(Arc::clone(&seat.standing));
+        }
+        request
+    }
+
+    fn layer(pair: &Pair) -> VerifyIdentityLayer {
+        let rules = MethodRules::deny_all().with("a.B", "*", Rule::any_identity());
+        let rules = rules.allow_http("/upload", Rule::any_identity()).unwrap();
+        pair.dpm.server_layer(rules).dangerous_any_transport()
+    }
+
+    /// Answers with what the request's body gives first.
+    async fn echo(request: Request<Body>) -> Result<Response<Body>, Status> {
+        let mut body = pin!(request.into_body());
+        let first = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
+        first.unwrap()?;
+        Ok(Response::new(Body::new("reply".to_owned())))
+    }
+
+    fn connections(per_owner: usize) -> Arc<Connections> {
+        let age = Duration::from_secs(3600);
+        Arc::new(Connections::new(Bounds {
+            total: 768,
+            per_address: 128,
+            per_owner,
+            chance: age,
+            first_request: age,
+            age,
+        }))
+    }
+
+    fn seat(connections: &Arc<Connections>) -> Seat {
+        let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        connections.admit(here, Instant::now()).unwrap().0
+    }
+
+    #[tokio::test]
+    async fn message_that_is_too_large_is_refused_whatever_its_content_type() {
+        let pair = testing::pair();
+        let mut layer = layer(&pair);
+        layer.largest = Some(Largest(3, "a.size"));
+        let mut service = layer.layer(service_fn(echo));
+        for (path, kind, expected) in [
+            ("/a.B/Get", "application/grpc", Some(Code::OutOfRange)),
+            ("/a.B/Get", "application/grpc-web", Some(Code::OutOfRange)),
+            ("/a.B/Get", "application/grpcish", Some(Code::OutOfRange)),
+            ("/a.B/Get", "text/plain", Some(Code::OutOfRange)),
+            ("/upload", "text/plain", None),
+        ] {
+            let answer = service.call(request(&pair, path, kind, None)).await;
+
+            assert_eq!(answer.err().map(|s| s.code()), expected, "{path} {kind}");
+        }
+    }
+
+    #[tokio::test]
+    async fn verified_caller_that_reads_nothing_is_cut_when_its_token_is_over() {
+        let pair = testing::pair();
+        let mut service = layer(&pair).layer(service_fn(echo));
+        let connections = connections(500);
+        let mut seats = [seat(&connections), seat(&connections)];
+        let mut replies = Vec::new();
+        for seat in &seats {
+            let call = request(&pair, "/a.B/Get", "application/grpc", Some(seat));
+            let mut reply = Box::pin(service.call(call).await.unwrap().into_body());
+            poll_fn(|cx| reply.as_mut().poll_frame(cx))
+                .await
+                .unwrap()
+                .unwrap();
+            replies.push(reply);
+        }
+        // Its reader took the other.
+        replies.pop();
+
+        // The token lives for 300 s.
+        let cut = [315, 325].map(|seconds| {
+            connections.cut_overdue(Instant::now() + Duration::from_secs(seconds));
+            seats.each_mut().map(|seat| {
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                seat.poll_cut(&mut context).is_ready()
+            })
+        });
+
+        assert_eq!(cut, [[false, false], [true, false]]);
+    }
+
+    #[tokio::test]
+    async fn deployment_without_room_and_method_without_rule_are_one_line_a_minute_with_a_count() {
+        tokio::time::pause();
+        let pair = testing::pair();
+        let mut service = layer(&pair).layer(service_fn(echo));
+        let connections = connections(4);
+        let seats: Vec<_> = (0..5).map(|_| seat(&connections)).collect();
+        let (dispatch, lines) = capture::subscriber(Format::Console, Arc::new(SystemClock));
+        let logged = tracing::dispatcher::set_default(&dispatch);
+        for minute in 0..2 {
+            for seat in &seats {
+                let call = request(&pair, "/a.B/Get", "application/grpc", Some(seat));
+                let _ = service.call(call).await.unwrap();
+            }
+            for path in ["/a.C/Get", "/a.C/Get"] {
+                let call = request(&pair, path, "application/grpc", None);
+                let _ = service.call(call).await.unwrap();
+                let call = request(&pair, "/a.B/Get", "application/grpc", seats.last());
+                let _ = service.call(call).await.unwrap();
+            }
+            tokio::time::advance(Duration::from_secs(61 + minute)).await;
+        }
+        drop(logged);
+
+        let lines = lines.take();
+        let [crowded, no_rule, crowded_again, no_rule_again] = lines.as_slice() else {
+            panic!("{lines:#?}");
+        };
+        assert!(
+            crowded.contains("`dpe-dev`: this deployment has 4 connections"),
+            "{crowded}"
+        );
+        assert!(no_rule.contains("methodWithoutRule"), "{no_rule}");
+        assert!(crowded_again.contains("suppressed=2"), "{crowded_again}");
+        assert!(no_rule_again.contains("suppressed=1"), "{no_rule_again}");
+    }
 
     #[test]
     fn stream_ends_of_a_revoked_key_and_panics_of_a_handler_are_one_line_each() {

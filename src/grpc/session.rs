@@ -19,7 +19,7 @@ use super::callee::Callee;
 use super::gate::Gate;
 use super::status::refuse_in_full;
 use super::{carrier, metadata};
-use crate::admission::{Network, Standing};
+use crate::admission::{Network, OpenCall, Standing};
 use crate::telemetry::events;
 use crate::token::{Reason, Refusal, VerifiedToken};
 
@@ -34,6 +34,8 @@ pub(super) struct Session {
     due: SystemTime,
     path: PathAndQuery,
     peer: Option<SocketAddr>,
+    /// Its connection, if our listener made it.
+    standing: Option<Arc<Standing>>,
     /// Why it was ended, once it was.
     ended: OnceLock<Refusal>,
 }
@@ -48,6 +50,7 @@ impl Session {
             token: token.clone(),
             path: metadata::kept_path(&head.uri),
             peer: carrier::address_in(&head.extensions),
+            standing: head.extensions.get().cloned(),
             ended: OnceLock::new(),
         }
     }
@@ -64,7 +67,10 @@ impl Session {
                 detail: &refusal.detail,
                 help: refusal.help(),
             };
-            self.gate.rejections.log(Some(self.token.owner()), &call);
+            let owner = Some(self.token.owner());
+            self.gate
+                .rejections
+                .log(owner, refusal.reason.status(), &call);
             refusal
         }))
     }
@@ -86,6 +92,14 @@ impl Session {
                 _ = changes.changed() => {}
             }
         }
+    }
+
+    /// Has the connection end where the caller takes nothing of a reply until the call is over.
+    fn hold(&self) -> Option<OpenCall> {
+        let standing = self.standing.as_ref()?;
+        let left = self.due.duration_since(self.gate.verifier.clock().now());
+        let due = Instant::now() + left.unwrap_or_default() + STREAM_GRACE;
+        Some(standing.begin(due, true).0)
     }
 
     fn in_time(&self) -> Result<(), Refusal> {
@@ -151,6 +165,7 @@ pub(super) struct Watch {
     limit: Limit,
     over: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
     messages: bool,
+    held: Option<OpenCall>,
 }
 
 impl Watch {
@@ -159,7 +174,25 @@ impl Watch {
             limit,
             over: None,
             messages: false,
+            held: None,
         }
+    }
+
+    /// Polls the body of a reply. What its reader leaves waiting is polled no more: the connection
+    /// then ends with the call.
+    pub(super) fn poll_reply(
+        &mut self,
+        body: Pin<&mut Body>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Polled, Status>> {
+        let polled = self.poll_body(body, cx);
+        if let (None, Limit::Session(session)) = (&self.held, &self.limit)
+            && let Poll::Ready(Ok(Some(Ok(frame)))) = &polled
+            && frame.is_data()
+        {
+            self.held = session.hold();
+        }
+        polled
     }
 
     /// Polls `body`, unless the call may not go on.
@@ -263,15 +296,14 @@ impl Visits {
             None => self.longest + self.longest / SLACK,
         };
         let due = begun + lasts;
-        let others = standing.begin_visit(due);
+        let (call, visits) = standing.begin(due, false);
         let visit = Visit {
-            standing: Arc::clone(standing),
+            call,
             longest: self.longest,
             begun,
-            due,
             watch,
         };
-        if others >= MOST {
+        if visits > MOST {
             let most = "at most 4 calls at once on a connection without a verified token";
             return Err(Status::resource_exhausted(most));
         }
@@ -304,10 +336,9 @@ impl Visits {
 /// One such call, as long as it is open.
 #[derive(Debug)]
 pub(super) struct Visit {
-    standing: Arc<Standing>,
+    call: OpenCall,
     longest: Duration,
     begun: Instant,
-    due: Instant,
     /// Its place, if it is a watch that stays open.
     watch: Option<Arc<()>>,
 }
@@ -315,7 +346,7 @@ pub(super) struct Visit {
 impl Visit {
     pub(super) fn in_time(&self) -> Result<(), Status> {
         let is_late = self.watch.is_none() && self.begun.elapsed() >= self.longest;
-        if !is_late || self.standing.is_verified() {
+        if !is_late || self.call.standing.is_verified() {
             return Ok(());
         }
         let seconds = self.longest.as_secs();
@@ -333,11 +364,5 @@ impl Visit {
                 return status;
             }
         }
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        self.standing.end_visit(self.due);
     }
 }

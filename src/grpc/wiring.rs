@@ -3,8 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::metrics::Largest;
 use super::{ConnectionOptions, ServerOptions, Target};
 use crate::identity::DeploymentName;
+
+/// tonic's own limit of a message.
+pub(super) const TONICS_BYTES: usize = 4 * 1024 * 1024;
 
 /// How the module of a file serves and calls.
 #[derive(Debug)]
@@ -27,6 +31,13 @@ pub(crate) struct Wiring {
     pub(crate) routes: Vec<Route>,
     /// The largest message that is accepted of a server, in bytes.
     pub(crate) client_bytes: usize,
+}
+
+impl Wiring {
+    pub(super) fn largest_reply(&self) -> Largest {
+        let setting = "ataccama.client.grpc.properties.max-message-size";
+        Largest(self.client_bytes, setting)
+    }
 }
 
 /// A connection, `ataccama.client.connection.<c>`.

@@ -123,7 +123,7 @@ pub fn waiting_for_dpm(
         correlationId = %engine,
         eventId = "waitingForDpm",
         dpmUrl = %dpm_url,
-        cause,
+        detail = cause,
         suppressed = some(suppressed),
         message = format_args!("waiting for DPM at {dpm_url} ({cause}); {help}")
     );
@@ -196,10 +196,11 @@ fn some(suppressed: u64) -> Option<u64> {
 }
 
 /// `methodWithoutRule`: a verified caller asked for a method that no rule allows.
-pub fn method_without_rule(method: &str) {
+pub fn method_without_rule(method: &str, suppressed: u64) {
     warn!(
         eventId = "methodWithoutRule",
         method = %Untrusted(method),
+        suppressed = some(suppressed),
         message = "No rule allows this method: it answers UNIMPLEMENTED. Add one to the server's MethodRules."
     );
 }
@@ -214,13 +215,14 @@ pub fn handler_panicked(method: &str, suppressed: u64) {
     );
 }
 
-/// `listenerCrowded`: the listener closes connections for want of room, or cannot accept any.
+/// `listenerCrowded`: the listener closes connections or refuses calls for want of room, or cannot
+/// accept any.
 pub fn listener_crowded(cause: impl Display, suppressed: u64) {
     warn!(
         eventId = "listenerCrowded",
-        cause = %cause,
+        detail = %cause,
         suppressed = some(suppressed),
-        message = "The listener is full. Connections without a valid token are closed first."
+        message = "The listener has no room. Connections without a valid token are closed first."
     );
 }
 
@@ -239,7 +241,7 @@ pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: u64) {
     warn!(
         eventId = "tlsHandshakeFailed",
         peer = %peer,
-        cause = %Brief(cause, 160),
+        detail = %Brief(cause, 160),
         suppressed = some(suppressed),
         message = "A TLS handshake failed."
     );
@@ -251,7 +253,7 @@ pub fn log_lines_lost(lines: u64, cause: &str) {
     warn!(
         eventId = "logLinesLost",
         lines,
-        cause = (!cause.is_empty()).then_some(cause),
+        detail = (!cause.is_empty()).then_some(cause),
         message = "Log lines were lost: they could not be written."
     );
 }
@@ -379,7 +381,7 @@ pub fn registry_failed(cause: &str, suppressed: u64) {
     error!(
         target: REGISTRY,
         eventId = "registryFailed",
-        cause,
+        detail = cause,
         suppressed = some(suppressed),
         message = "The engine registry failed."
     );
@@ -443,7 +445,7 @@ pub fn revoked_key_trusted(deployment: &str, key: &str, fingerprint: impl Displa
 pub fn revocations_not_stored(cause: &str) {
     warn!(
         eventId = "revocationsNotStored",
-        cause,
+        detail = cause,
         message = "Revoked keys cannot be stored in the home's folder `storage`: they are remembered until this process ends."
     );
 }
@@ -467,7 +469,7 @@ pub fn config_reload_failed(files: &str, cause: &str) {
     error!(
         eventId = "configReloadFailed",
         files,
-        cause,
+        detail = cause,
         message = "The changed files cannot be used. The module keeps its current settings."
     );
 }

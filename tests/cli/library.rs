@@ -413,6 +413,18 @@ async fn message_of_a_callee_above_the_files_size_is_refused() {
 }
 
 #[tokio::test]
+async fn server_and_client_each_have_the_message_size_of_their_own_setting() {
+    let folder = homes("");
+    let of_replies = "ataccama.client.grpc.properties.max-message-size=1GB";
+    append(&folder, CALLER, of_replies);
+
+    let module = open(&folder, "caller");
+
+    assert_eq!(module.max_message_size(), 4 << 20);
+    assert_eq!(module.max_reply_size(), 1 << 30);
+}
+
+#[tokio::test]
 async fn reflection_shows_the_services_that_rules_describe() {
     use prost::Message as _;
     use prost_types::{FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto};

@@ -248,6 +248,35 @@ fn connection_whose_keys_are_revoked_leaves_soon() {
 }
 
 #[test]
+fn keys_that_alternate_are_looked_at_once() {
+    let world = World::new(BOUNDS);
+    let old = Arc::new(AtomicBool::new(true));
+    let still = Arc::clone(&old);
+    let mut seat = world.admit(v4(1), 0).unwrap();
+    let standing = Arc::clone(&seat.standing);
+    let shown = || Shown {
+        key: "old".into(),
+        still: Box::new(move || still.load(Ordering::Relaxed)),
+    };
+    standing.show("dpe-dev", "old", shown).unwrap();
+    standing.show("dpe-dev", "new", || trusted("new")).unwrap();
+
+    for key in ["old", "new", "old"] {
+        standing
+            .show("dpe-dev", key, || panic!("is known"))
+            .unwrap();
+    }
+
+    old.store(false, Ordering::Relaxed);
+    world.connections.judge(1, world.at(100));
+    world.connections.cut_overdue(world.at(5_000));
+    assert!(
+        standing.is_verified() && !is_cut(&mut seat),
+        "the new key is trusted"
+    );
+}
+
+#[test]
 fn newest_connections_keep_their_place_where_descriptors_run_out() {
     let world = World::new(BOUNDS);
     let mut seats: Vec<_> = (0..5).map(|n| world.admit(v4(n), 0).unwrap()).collect();
@@ -318,6 +347,7 @@ proptest! {
             prop_assert_eq!(table.open.len(), seats.len());
             prop_assert!(seats.len() <= 40 && owners.values().all(|n| *n <= 12));
             prop_assert_eq!(&table.networks, &networks);
+            prop_assert_eq!(&table.owners, &owners);
             prop_assert_eq!(table.leaving, 0);
         }
     }

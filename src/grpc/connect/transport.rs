@@ -98,11 +98,16 @@ impl Transport {
         failure.map_or(error, |failure| self.link.keep(failure))
     }
 
+    /// Fails once the connection is to end, whatever its peer does meanwhile.
+    fn poll_cut<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let cut = self.cut.as_mut().poll(cx);
+        cut.map(|()| Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let Poll::Ready(ended) = Pin::new(&mut self.io).poll_read(cx, buffer) else {
-            ready!(self.cut.as_mut().poll(cx));
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            return self.poll_cut(cx);
         };
         let is_first = std::mem::replace(&mut self.is_fresh, false);
         if is_first && self.tls.is_none() && buffer.filled().get(before) == Some(&ALERT) {
@@ -121,6 +126,7 @@ impl Transport {
         if self.broken.is_none() {
             match write(Pin::new(&mut self.io), cx) {
                 Poll::Ready(Err(error)) if self.is_fresh => self.broken = Some(error),
+                Poll::Pending => return self.poll_cut(cx),
                 ended => return ended.map_err(|error| self.explain(error)),
             }
         }
@@ -187,13 +193,19 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        match Pin::new(&mut self.io).poll_shutdown(cx) {
+            Poll::Pending => self.poll_cut(cx),
+            ended => ended,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -217,5 +229,30 @@ mod tests {
 
         link.readable.store(1, Ordering::Relaxed);
         assert_eq!(stream.read_u8().await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn stream_that_is_cut_breaks_while_its_peer_reads_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let client = client.await.unwrap();
+        let (_silent, _) = listener.accept().await.unwrap();
+        let life = CancellationToken::new();
+        let link = Arc::new(Link::default());
+        let mut stream = Transport::new(Either::Left(client), None, link, life.clone());
+        let endless = async {
+            loop {
+                if let Err(broken) = stream.write_all(&[0; 1 << 20]).await {
+                    return broken.kind();
+                }
+            }
+        };
+        let mut endless = pin!(endless);
+        let is_full = tokio::time::timeout(Duration::from_millis(200), &mut endless);
+        is_full.await.unwrap_err();
+
+        life.cancel();
+
+        assert_eq!(endless.await, io::ErrorKind::ConnectionAborted);
     }
 }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
+use tonic::Code;
 
 use super::ConnectionLimits;
 use super::stream::{Stream, cut};
@@ -95,8 +96,8 @@ impl Acceptor {
                 Some(done) = self.handshakes.join_next() => match done {
                     Ok(Ok(stream)) => hand_over(&ready, stream).await,
                     Ok(Err((peer, failure))) => {
-                        let kind = ("TLS handshake", peer.ip(), &failure);
-                        if let Some(suppressed) = self.rejections.admit(None, kind) {
+                        let kind = (peer.ip(), &failure);
+                        if let Some(suppressed) = self.rejections.admit(None, Code::Unavailable, kind) {
                             events::tls_handshake_failed(peer, &failure, suppressed);
                         }
                     }
@@ -222,8 +223,9 @@ impl Crowd {
     pub(super) fn note(&mut self, crowding: &Crowding, closed: usize, now: Instant) {
         self.last = Some(now);
         self.closed = self.closed.saturating_add(closed as u64);
-        let kind = ("crowded", discriminant(crowding));
-        if let Some(suppressed) = self.rejections.admit(Rejections::OWN, kind) {
+        let (own, class) = (Rejections::OWN, Code::ResourceExhausted);
+        let kind = discriminant(crowding);
+        if let Some(suppressed) = self.rejections.admit(own, class, kind) {
             events::listener_crowded(crowding, suppressed);
         }
     }
@@ -237,7 +239,8 @@ impl Crowd {
     pub(super) fn settle(&mut self, now: Instant) {
         if self.calm_at().is_some_and(|calm| calm <= now) {
             self.last = None;
-            if self.rejections.admit(Rejections::OWN, "calm").is_some() {
+            let (own, class) = (Rejections::OWN, Code::ResourceExhausted);
+            if self.rejections.admit(own, class, "calm").is_some() {
                 events::listener_calm(std::mem::take(&mut self.closed));
             }
         }

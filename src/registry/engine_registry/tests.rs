@@ -414,7 +414,18 @@ async fn store_that_fails_is_one_line_a_minute_for_each_cause() {
         }
     });
 
-    assert_eq!(lines.await, ["registryFailed", "registryFailed"]);
+    let lines = lines.await;
+    let causes: Vec<_> = lines
+        .iter()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .collect();
+    assert_eq!(
+        causes,
+        [
+            ["registryFailed", "timed", "out"].as_slice(),
+            &["registryFailed", "refused"]
+        ]
+    );
 }
 
 #[tokio::test]

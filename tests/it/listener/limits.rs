@@ -277,6 +277,26 @@ fn stranger_that_grants_no_window_is_cut_after_its_time() {
 }
 
 #[test]
+fn refusals_that_are_not_read_are_cut_after_their_time() {
+    let served = served(|limits| limits.visit = SHORT);
+    let mut raw = Raw::http2(served.address, &[0, 4, 0, 0, 0, 0]);
+    for stream in [1, 3, 5, 7, 9] {
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/x"),
+            (":authority", "localhost"),
+        ];
+        let fields: Vec<u8> = fields.iter().flat_map(|(n, v)| field(n, v)).collect();
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields));
+    }
+    // Four wait for their reader; one has nothing to wait for.
+    raw.until(|frame| frame.kind == HEADERS && frame.flags & END_STREAM != 0);
+
+    raw.closed();
+}
+
+#[test]
 fn token_on_a_call_that_is_open_to_everyone_makes_its_connection_known() {
     let served = served(|_| ());
     Runtime::new().unwrap().block_on(async {
