@@ -1,7 +1,7 @@
 //! A module's storage folder: one process at a time, up to when it may have taken tokens, and the
 //! keys that it remembers as revoked.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -135,14 +135,20 @@ impl Watermark {
     pub fn hold(storage: &Path) -> Result<Self, StorageError> {
         let lock = Storage::lock_as(storage, "replay-watermark.lock")?;
         let path = storage.join("replay-watermark");
-        let held = open(&path).and_then(|(file, kept)| {
+        let held = kept(&path).and_then(|kept| {
+            // Written beside and then renamed: a crash leaves no empty file in its place.
+            let beside = storage.join("replay-watermark.new");
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true);
             let mut watermark = Self {
-                file,
+                file: files::open_own(&beside, &mut options)?,
                 kept,
                 _lock: lock,
             };
             // A full disk is found now.
             watermark.write(kept)?;
+            fs::rename(&beside, &path)?;
+            File::open(storage)?.sync_all()?;
             Ok(watermark)
         });
         held.map_err(|error| StorageError::of(&path, &error))
@@ -166,26 +172,25 @@ impl Watermark {
         // Always of one length, so that one write replaces the old one.
         let text = format!("{milliseconds:020}\n");
         self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.sync_data()?;
         self.kept = kept;
         Ok(())
     }
 }
 
-fn open(path: &Path) -> io::Result<(File, SystemTime)> {
-    let mut options = File::options();
-    options.read(true).write(true).create(true);
-    let file = files::open_own(path, &mut options)?;
+/// Reads the time in the file at `path`; 1970 if the file does not exist. An empty file is not new.
+fn kept(path: &Path) -> io::Result<SystemTime> {
     let mut text = String::new();
-    (&file).take(64).read_to_string(&mut text)?;
-    let milliseconds = match text.trim_end() {
-        "" => Some(0),
-        text => text.parse().ok(),
+    match files::read_own(path) {
+        Ok(file) => file.take(64).read_to_string(&mut text)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(SystemTime::UNIX_EPOCH),
+        Err(error) => return Err(error),
     };
-    let since = milliseconds.map(Duration::from_millis);
-    match since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)) {
-        Some(kept) => Ok((file, kept)),
-        None => Err(io::Error::other("it is not a time in milliseconds")),
-    }
+    let since = text.trim_end().parse().ok().map(Duration::from_millis);
+    let kept = since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+    kept.ok_or_else(|| {
+        io::Error::other("it is not a time in milliseconds; if the clock is right, remove the file")
+    })
 }
 
 #[cfg(test)]
@@ -271,6 +276,28 @@ mod tests {
     }
 
     #[test]
+    fn an_emptied_watermark_is_not_a_new_one() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("replay-watermark");
+        Watermark::hold(home.path())
+            .unwrap()
+            .cover(at(9.0))
+            .unwrap();
+        fs::write(&path, "").unwrap();
+
+        let refused = Watermark::hold(home.path()).unwrap_err();
+
+        let text = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(text.contains("remove the file"), "{text}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(Watermark::hold(home.path()).unwrap().kept, at(0.0));
+        // Nothing is left beside it.
+        let names = fs::read_dir(home.path()).unwrap();
+        assert_eq!(names.count(), 2);
+    }
+
+    #[test]
     fn watermark_is_written_at_once_so_that_a_full_disk_is_found_at_the_start() {
         let home = tempfile::tempdir().unwrap();
 
@@ -295,7 +322,7 @@ mod tests {
     #[test]
     fn watermark_that_cannot_be_read_is_not_passed_over() {
         let home = tempfile::tempdir().unwrap();
-        for text in ["yesterday", "-1", "99999999999999999999999"] {
+        for text in ["", "\n", "yesterday", "-1", "99999999999999999999999"] {
             fs::write(home.path().join("replay-watermark"), text).unwrap();
 
             let refused = Watermark::hold(home.path()).unwrap_err();

@@ -27,7 +27,7 @@ pub enum Standing {
 pub struct Record {
     pub standing: Standing,
     pub key: Fingerprint,
-    /// In UTC, as RFC 3339 specifies.
+    /// As RFC 3339 specifies.
     pub time: String,
     /// The deployment that had the key; nothing is decided by it.
     pub deployment: String,
@@ -44,8 +44,8 @@ impl fmt::Display for Record {
     }
 }
 
-/// Reads the lines of `text`. A last line that does not end was never confirmed: it is passed over
-/// unless it can be read.
+/// Reads the lines of `text`. A last line that a crash cut off was never confirmed: it is passed
+/// over.
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub fn parse(text: &str) -> Result<Vec<Record>, usize> {
     for (at, line) in (1..).zip(text.split_inclusive('\n')) {
         match record(line.strip_suffix('\n').unwrap_or(line)) {
             Some(read) => records.push(read),
-            None if !line.ends_with('\n') => {}
+            None if !line.ends_with('\n') && is_cut_off(line) => {}
             None => return Err(at),
         }
     }
@@ -67,8 +67,7 @@ fn record(line: &str) -> Option<Record> {
     let &[standing, key, time, deployment] = fields.as_slice() else {
         return None;
     };
-    let is_time =
-        time.ends_with('Z') && time.bytes().all(|byte| b"0123456789-:.TZ".contains(&byte));
+    time.parse::<jiff::Timestamp>().ok()?;
     Some(Record {
         standing: match standing {
             "revoked" => Standing::Revoked,
@@ -76,9 +75,27 @@ fn record(line: &str) -> Option<Record> {
             _ => return None,
         },
         key: key.parse().ok()?,
-        time: is_time.then(|| time.to_owned())?,
+        time: time.to_owned(),
         deployment: DeploymentName::new(deployment).ok()?.to_string(),
     })
+}
+
+/// Returns `true` if `line` is the beginning of a line that can be read.
+fn is_cut_off(line: &str) -> bool {
+    const TIME: &str = "2026-01-31T12:00:00Z";
+    let whole = match line.split(' ').collect::<Vec<_>>().as_slice() {
+        [word] => {
+            return ["revoked", "undone"]
+                .iter()
+                .any(|one| one.starts_with(word));
+        }
+        [word, key] => format!("{word} {key:A<43} {TIME} x"),
+        [word, key, time] if time.bytes().all(|byte| b"0123456789-+:.TZ".contains(&byte)) => {
+            format!("{word} {key} {TIME} x")
+        }
+        _ => format!("{line}x"),
+    };
+    record(&whole).is_some()
 }
 
 /// The keys of a home's memory, each with what its last line says.
@@ -166,8 +183,14 @@ pub fn remember_where(
             let _ = write!(new, "{record}");
         }
     }
-    if all.revoked().len() > MOST_KEYS || old.len().saturating_add(new.len()) > MOST_BYTES {
-        let full = format!("it is full: {MOST_KEYS} keys");
+    let full = if all.0.len() > MOST_KEYS {
+        "it is full: 10000 keys"
+    } else if old.len().saturating_add(new.len()) > MOST_BYTES {
+        "it is full: 4 MiB"
+    } else {
+        ""
+    };
+    if !full.is_empty() {
         return Err(io::Error::new(ErrorKind::StorageFull, full));
     }
     if new.is_empty() {
@@ -198,7 +221,7 @@ fn text(file: &File) -> io::Result<String> {
 
 fn parsed(text: &str) -> io::Result<Vec<Record>> {
     parse(text).map_err(|line| {
-        let form = "`revoked|undone <fingerprint> <time in UTC> <deployment>`";
+        let form = "`revoked|undone <fingerprint> <time> <deployment>`";
         io::Error::other(format!("line {line} is not {form}"))
     })
 }
@@ -301,6 +324,50 @@ mod tests {
                     "{line}: {error}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn times_of_any_offset_are_read_and_kept_as_they_are_written() {
+        for time in [
+            "2026-01-31T12:00:00.5Z",
+            "2026-01-31T14:00:00+02:00",
+            "2026-01-31t10:00:00-02:00",
+        ] {
+            let line = format!("revoked {A} {time} dpe-dev\n");
+            let read = parse(&line).unwrap();
+            assert_eq!(
+                read.iter().map(ToString::to_string).collect::<String>(),
+                line
+            );
+        }
+        for time in [
+            "Z",
+            "2026-01-31",
+            "2026-13-31T12:00:00Z",
+            "2026-01-31T12:00:00",
+        ] {
+            assert_eq!(
+                parse(&format!("revoked {A} {time} dpe-dev\n")),
+                Err(1),
+                "{time}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_last_line_without_an_end_that_no_crash_leaves_is_named() {
+        let whole = record(Standing::Revoked, A).to_string();
+        for last in [
+            "revoke",
+            "# why",
+            "revoked  x",
+            &format!("revoked {A} now dpe-dev"),
+            &format!("revoked {A} 2026-01-31T12:00:00Z dpe dev"),
+        ] {
+            let expected = if last == "revoke" { Ok(1) } else { Err(2) };
+            let read = parse(&format!("{whole}{last}"));
+            assert_eq!(read.map(|all| all.len()), expected, "{last}");
         }
     }
 
