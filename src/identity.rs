@@ -1,9 +1,33 @@
 //! Who a module is: deployment names, module types, environments, roles, and the identity that a
 //! verified call carries.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+
+/// The spellings of names, found by the form in which all agree: so that a name that is typed
+/// becomes the one that a file has.
+#[derive(Debug, Default)]
+pub(crate) struct Spellings(HashMap<String, DeploymentName>);
+
+impl Spellings {
+    /// Returns `name` as it is spelled here, or as it stands.
+    pub(crate) fn canonical(&self, name: DeploymentName) -> DeploymentName {
+        self.0.get(&name.uniform()).cloned().unwrap_or(name)
+    }
+}
+
+/// Of two spellings the first counts.
+impl FromIterator<DeploymentName> for Spellings {
+    fn from_iter<I: IntoIterator<Item = DeploymentName>>(names: I) -> Self {
+        let mut all = HashMap::new();
+        for name in names {
+            all.entry(name.uniform()).or_insert(name);
+        }
+        Self(all)
+    }
+}
 
 /// A module that proved who it is.
 ///
@@ -327,6 +351,16 @@ mod tests {
             DeploymentName::new(&"a".repeat(41)),
             Err(NameError::TooLong(41))
         );
+    }
+
+    #[test]
+    fn a_typed_name_becomes_the_one_that_the_file_has() {
+        let [known, later, typed, other] =
+            ["dpe-Dev", "DPEDEV", "dpe-dev", "else"].map(|name| DeploymentName::new(name).unwrap());
+        let spellings = Spellings::from_iter([known.clone(), later]);
+
+        assert_eq!(spellings.canonical(typed), known);
+        assert_eq!(spellings.canonical(other.clone()), other);
     }
 
     #[test]

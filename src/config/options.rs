@@ -9,8 +9,7 @@ use crate::diagnostic::{Code, quote};
 use crate::dpm::MonitorOptions;
 use crate::engine::check_host;
 use crate::grpc::{ConnectionLimits, HealthWatch, ServerOptions};
-use crate::identity::{DeploymentName, Role};
-use crate::properties::name::uniform;
+use crate::identity::{DeploymentName, Role, Spellings};
 use crate::registry::{AddressRules, AllowedAddress, Limits};
 use crate::telemetry::{Appenders, Logging};
 use crate::token::Policy;
@@ -138,12 +137,10 @@ fn address(reader: &mut Reader<'_>, name: &str) -> IpAddr {
 }
 
 fn connections(reader: &mut Reader<'_>) -> Vec<ConnectionSettings> {
-    let mut spellings = HashMap::new();
-    for name in reader.names(DEPLOYMENTS, &[]) {
-        if let Ok(spelled) = DeploymentName::new(name) {
-            spellings.entry(uniform(name)).or_insert(spelled);
-        }
-    }
+    let deployments = reader.names(DEPLOYMENTS, &[]).into_iter();
+    let spellings = deployments
+        .filter_map(|name| DeploymentName::new(name).ok())
+        .collect();
     let written = reader.names("ataccama.client.connection", &[]);
     let default = Some(("dpm", false)).filter(|(name, _)| !written.contains(name));
     let names = written.into_iter().map(|name| (name, true)).chain(default);
@@ -152,20 +149,16 @@ fn connections(reader: &mut Reader<'_>) -> Vec<ConnectionSettings> {
         .collect()
 }
 
-/// Reads a connection; `spellings` are those of the deployments, by the form in which all agree.
+/// Reads a connection; `spellings` are those of the deployments.
 fn connection(
     reader: &mut Reader<'_>,
     name: &str,
     is_written: bool,
-    spellings: &HashMap<String, DeploymentName>,
+    spellings: &Spellings,
 ) -> Option<ConnectionSettings> {
     let keys = &[name];
     let named = reader.named(CHOSEN, keys, "a deployment name", DeploymentName::new);
-    // As its own settings spell it.
-    let deployment = named.map(|(name, _)| {
-        let spelled = spellings.get(&uniform(name.as_str())).cloned();
-        spelled.unwrap_or(name)
-    });
+    let deployment = named.map(|(name, _)| spellings.canonical(name));
     let is_dpm = name == "dpm";
     half(reader, keys, is_dpm);
     let given = host(reader, HOST, keys);
