@@ -108,6 +108,7 @@ pub mod internals {
     pub use crate::grpc::tls::failure::ServerFailure;
     #[cfg(feature = "actuator")]
     pub use crate::http::{About, Access, Site, serve as serve_site};
+    pub use crate::properties::looks;
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry};
     pub use crate::storage::revoked_keys::parse as parse_revoked_keys;

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use countersign::{ModuleKind, Settings};
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::sample::{Index, select};
@@ -454,5 +455,53 @@ proptest! {
     fn handlers_are_reached_with_one_good_value_only(values in values()) {
         let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
         law::metadata(&values);
+    }
+}
+
+/// What loading `text` takes, counted in looks at entries and at parts of names.
+fn steps(text: &str) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("application.properties");
+    std::fs::write(&file, text).unwrap();
+    let before = countersign::internals::looks();
+    Settings::load(&file, &ModuleKind::Dpm, Vec::new(), &[]).unwrap_err();
+    countersign::internals::looks() - before
+}
+
+/// Whatever a file is made of, finding out what is wrong with it must not take the square of its size.
+#[test]
+fn twice_the_text_takes_twice_the_steps() {
+    const D: &str = "ataccama.one.platform.deployments";
+    let shapes: [(&str, fn(usize) -> String); 9] = [
+        ("foreign names", |n| format!("a.b{n}=c\n")),
+        ("deployments", |n| {
+            format!("{D}.d{n}.module=dpe\n{D}.d{n}.security.roles[0]=A\n")
+        }),
+        ("names of no deployment", |n| {
+            format!("countersign.deployments.d{n}.allow-low-ports=true\n")
+        }),
+        ("connections", |n| {
+            format!(
+                "ataccama.client.connection.c{n}.host=h\n\
+                 countersign.client.connection.c{n}.deployment=d\n"
+            )
+        }),
+        ("placeholders", |n| {
+            format!("a{n}=1\nspring.profiles.group.g{n}=${{a{n}}}\n")
+        }),
+        ("documents", |n| format!("#---\nserver.port={n}\n")),
+        ("keys with broken quotes", |n| {
+            format!("{D}.d{n}.security.jwt-keys.key.content={{kty\":\"EC\"\n")
+        }),
+        ("broken lines", |n| {
+            format!("{D}.d{n}.security.jwt-keys.key.content={{\n\"kty{n}\"\n")
+        }),
+        ("lost lines", |n| format!("a{n}=\\\nserver.port={n}\n")),
+    ];
+    for (what, line) in shapes {
+        let [once, twice] =
+            [500, 1000].map(|count| steps(&(0..count).map(line).collect::<String>()));
+        assert!(once > 500, "{what}: {once} steps");
+        assert!(twice < once * 9 / 4, "{what}: {once} steps, then {twice}");
     }
 }

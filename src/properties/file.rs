@@ -51,6 +51,9 @@ pub enum ReadFault {
     /// More than 8 MiB.
     #[error("it is larger than 8 MiB")]
     TooLarge,
+    /// More than 131,072 lines.
+    #[error("it has more than 131072 lines")]
+    TooLong,
     /// UTF-16 or UTF-32.
     #[error("it is UTF-16 or UTF-32 text; save it as UTF-8")]
     Wide,
@@ -123,6 +126,9 @@ pub enum Encoding {
 /// Largest file, in bytes.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Most lines of a file.
+const MAX_LINES: usize = 131_072;
+
 /// The UTF-8 byte order mark.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -166,6 +172,11 @@ impl FileText {
     fn decode(bytes: &[u8], mode: Option<u32>) -> Result<Self, ReadFault> {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
             return Err(ReadFault::TooLarge);
+        }
+        // What is held of a line is many times as long as the shortest ones.
+        let ends = [b'\n', b'\r'].map(|end| bytes.iter().filter(|byte| **byte == end).count());
+        if ends.into_iter().max() > Some(MAX_LINES) {
+            return Err(ReadFault::TooLong);
         }
         let is_wide = match bytes {
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] => true,

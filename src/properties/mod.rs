@@ -16,6 +16,7 @@ mod tests;
 pub use document::{Document, MAX_VALUE};
 pub use edit::{ChangeKind, Edit, replace};
 pub use file::{ContentDigest, Encoding, FileText, ReadError, digest, mode};
-pub use parse::Reading;
-pub use parse::{Entry, Span};
+#[cfg(feature = "testing")]
+pub use parse::looks;
+pub use parse::{Entry, Reading, Span, look};
 pub use source::{Content, Layered, Path, Sourced, give_way, indexed};

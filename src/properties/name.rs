@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::iter;
 
+use super::look;
+
 /// Returns the form in which spellings of one name agree: lower case, no dashes or underscores.
 pub fn uniform(text: &str) -> String {
     text.chars()
@@ -71,6 +73,7 @@ impl<'a> Name<'a> {
         let last = text.rfind(']').unwrap_or_default();
         let mut from = 0;
         loop {
+            look();
             if segments.len() == MOST {
                 segments.push(Segment::new(rest, false));
                 break;
