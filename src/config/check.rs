@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::inspect::inspect;
 use super::question::Question;
-use super::rules::{cross, file};
+use super::rules::{cross, file, keys};
 use super::schema::{self, Known, Placed, Takes};
 use super::settings::{Home, Ignored, Options};
 use super::spring;
 use super::view::Limited;
 use crate::diagnostic::{Code, Findings, Severity, redact};
-use crate::jose::{KeyId, KeyMaterial, PublicJwk, SigningKey, repair};
+use crate::jose::{KeyId, PublicJwk, SigningKey, repair};
 use crate::properties::name::Name;
 use crate::properties::{Document, Entry, FileText, ReadError, Span, replace};
 use crate::secret::Secret;
@@ -46,7 +46,7 @@ pub struct Checked {
 
 /// Checks `files`, each by itself and, if there are several, compared with each other.
 ///
-/// `environment` overrides settings of a single file, as for a module. Several files are read
+/// `environment` overrides settings, as for a module. Only the comparison of several files is
 /// without it, since each module has its own.
 ///
 /// # Errors
@@ -64,7 +64,7 @@ pub fn check(files: &[PathBuf], environment: &[(String, String)]) -> Result<Repo
         }
     }
     let question = Question {
-        with_environment: files.len() == 1,
+        with_environment: true,
         texts,
         ..Question::check(environment)
     };
@@ -117,18 +117,21 @@ fn judged(
     let texts = &question.texts;
     let all = texts.iter().map(|(path, _)| spring::read(path, question));
     let read = all.collect::<Result<Vec<_>, _>>()?;
-    let mut inspected = Vec::new();
+    let bare = Question::check(&question.environment);
+    let is_bare = texts.len() > 1 && question.overrides();
+    let (mut inspected, mut compared) = (Vec::new(), Vec::new());
     for (at, (path, _)) in texts.iter().enumerate() {
         let mut others = read.iter().enumerate().filter(|(other, _)| *other != at);
         // What another file brings in is looked at with that one.
         let is_part = others.any(|(_, other)| other.brings_in(path));
         if let Some(texts) = read.get(at).filter(|_| !is_part) {
             let known = remembered.get(path).unwrap_or(&none);
+            compared.extend(is_bare.then(|| inspect(&bare, known, texts)));
             inspected.push(inspect(question, known, texts));
         }
     }
     let mut findings = Limited::default();
-    cross::check(&inspected, &mut findings);
+    cross::check(if is_bare { &compared } else { &inspected }, &mut findings);
     findings.extend(cross::certificates(&inspected, Severity::Error));
     let mut report = Report::default();
     for file in inspected {
@@ -276,10 +279,7 @@ fn quoted(written: &str, takes: Takes) -> Option<Secret<String>> {
 fn is_whole(text: &str, takes: Takes) -> bool {
     match takes {
         Takes::PublicKey => PublicJwk::parse(text).is_ok(),
-        Takes::PrivateKey => matches!(
-            KeyMaterial::read(text.trim().as_bytes()),
-            Ok((KeyMaterial::Private(..), _))
-        ),
+        Takes::PrivateKey => keys::is_usable(text.trim()),
         _ => false,
     }
 }
@@ -300,5 +300,30 @@ fn shown(key: &str, value: &str, placed: &Placed) -> String {
     match setting.takes {
         Takes::PublicKey => format!("{key}={value}"),
         _ => format!("{key}={}", redact(&value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rules::keys::OWN_KEY;
+    use crate::config::tests::own_line;
+
+    #[test]
+    fn fix_never_calls_a_refused_value_repaired() {
+        let key = SigningKey::generate().unwrap();
+        let pem = key.to_pkcs8_pem().unwrap().expose().clone();
+        let one_line = own_line(&key);
+        let (_, value) = one_line.trim().split_once('=').unwrap();
+        let (first, rest) = value.split_at(40);
+        let fixes = |value: &str| {
+            let text = FileText::from_bytes(format!("{OWN_KEY}={value}\n").as_bytes()).unwrap();
+            fix(Path::new("a"), &text).is_some()
+        };
+
+        assert!(fixes(&format!("{first}\n{rest}")));
+        assert!(!fixes(&pem));
+        assert!(!fixes(&pem.replace('\n', "\\n").replacen("\\n", "\n", 1)));
+        assert!(!fixes(&format!("[{first}\n{rest}]")));
     }
 }

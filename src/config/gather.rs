@@ -1,7 +1,7 @@
 //! From a file's entries, the environment and `--set` to layers of our settings.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ::config::Map;
@@ -14,7 +14,8 @@ use super::question::{ModuleKind, Question};
 use super::rules::file;
 use super::schema::{self, DEPLOYMENTS, Fallback, Known, Placed, Takes};
 use super::settings::Ignored;
-use super::view::{Limited, Part, View};
+use super::spring::Texts;
+use super::view::{Limited, Part, View, without_scalars};
 
 /// What the entries of the files are.
 #[derive(Debug, Default)]
@@ -29,38 +30,35 @@ pub struct Gathered {
     pub inactive: Vec<(usize, Placed)>,
 }
 
-/// Puts the defaults, what `known` says of the entries of `view`, the environment and `--set` on
-/// top of each other, the lowest first; each document of `order` is a layer.
+/// Puts the defaults, what `known` says of the entries of `view` that are not `skipped`, the
+/// environment and `--set` on top of each other, the lowest first; each active document is a layer.
 pub fn gather(
     view: &View,
-    order: &[usize],
-    known: Vec<(usize, Known)>,
+    texts: &Texts,
+    known: Vec<Known>,
+    skipped: &HashSet<usize>,
     question: &Question,
     findings: &mut Limited,
 ) -> (Layered, Gathered) {
-    let layers = order
-        .iter()
-        .enumerate()
-        .map(|(layer, document)| (*document, layer));
-    let layer_of: HashMap<_, _> = layers.collect();
-    let (known, inactive): (Vec<_>, Vec<_>) = known
-        .into_iter()
-        .partition(|(at, _)| layer_of.contains_key(&view.document.document_of_entry(*at)));
+    let layers = texts.order.iter().enumerate();
+    let layer_of: HashMap<_, _> = layers.map(|(layer, document)| (*document, layer)).collect();
+    let active = known.iter().enumerate().filter(|(at, _)| {
+        !skipped.contains(at) && layer_of.contains_key(&view.document.document_of_entry(*at))
+    });
+    let given = question.sets.iter();
+    let sets: Vec<_> = given
+        .map(|(name, _)| schema::find(&Name::parse(name)))
+        .collect();
     let mut gatherer = Gatherer {
-        spellings: spellings(&known, &question.sets),
+        spellings: spellings(active.map(|(_, known)| known).chain(&sets)),
         layer_of,
         layered: defaults(question.kind.as_ref()),
         view,
         question,
         findings,
     };
-    let mut found = gatherer.files(known);
-    for (at, known) in inactive {
-        found.unread.push(at);
-        found
-            .inactive
-            .extend(known.used().cloned().map(|placed| (at, placed)));
-    }
+    let all = known.into_iter().enumerate();
+    let found = gatherer.files(all.filter(|(at, _)| !skipped.contains(at)));
     if question.overrides() {
         gatherer.environment();
         gatherer.options();
@@ -100,20 +98,26 @@ struct Gatherer<'a> {
 
 impl Gatherer<'_> {
     /// Sorts the entries of the files into what is ours and what is not.
-    fn files(&mut self, known: Vec<(usize, Known)>) -> Gathered {
+    fn files(&mut self, known: impl Iterator<Item = (usize, Known)>) -> Gathered {
         let view = self.view;
         let mut gathered = Gathered::default();
         let mut layers: Vec<_> = self.layer_of.iter().map(|_| Values::default()).collect();
         for (at, known) in known {
             give_way(at);
-            let Some((entry, value)) = view.entry(at).zip(view.value(at)) else {
+            let layer = self.layer_of.get(&view.document.document_of_entry(at));
+            let Some(values) = layer.and_then(|layer| layers.get_mut(*layer)) else {
+                let placed = known.used().cloned();
+                gathered.inactive.extend(placed.map(|placed| (at, placed)));
+                gathered.unread.push(at);
+                continue;
+            };
+            let Some(entry) = view.entry(at) else {
                 continue;
             };
             match known {
                 Known::Setting(placed) if placed.setting.is_used() => {
                     let placed = self.respelled(placed);
-                    let layer = self.layer_of.get(&view.document.document_of_entry(at));
-                    if let Some(values) = layer.and_then(|layer| layers.get_mut(*layer)) {
+                    if let Some(value) = view.value(at) {
                         add(values, placed.clone(), value);
                     }
                     gathered.ours.push((at, placed));
@@ -138,11 +142,11 @@ impl Gatherer<'_> {
                     let help = format!("if you mean `{meant}`, write that; otherwise ignore this");
                     self.findings
                         .push(found.with_key(redact(entry.key())).with_help(help));
-                    gathered.ignore(at, entry, view);
+                    gathered.ignore(at, entry, view, self.question);
                 }
                 Known::Foreign => {
                     self.findings.extend(file::behind_a_word(view, entry));
-                    gathered.ignore(at, entry, view);
+                    gathered.ignore(at, entry, view, self.question);
                 }
             }
         }
@@ -290,24 +294,23 @@ impl Gatherer<'_> {
 }
 
 impl Gathered {
-    /// Notes an entry with a foreign name.
-    fn ignore(&mut self, at: usize, entry: &Entry, view: &View) {
+    /// Notes an entry with a foreign name, which only a check shows.
+    fn ignore(&mut self, at: usize, entry: &Entry, view: &View, question: &Question) {
         self.unread.push(at);
-        self.ignored.push(Ignored {
-            origin: view.document.origin(entry.key_span.start),
-            name: redact_name(entry.key()),
-        });
+        if !question.is_run() {
+            let name = redact_name(entry.key());
+            self.ignored.push(Ignored {
+                origin: view.document.origin(entry.key_span.start),
+                name: without_scalars(&name, |_| false).unwrap_or(name),
+            });
+        }
     }
 }
 
-/// Collects how the trusted deployments are spelled in a file's entries and in `--set`.
-fn spellings(known: &[(usize, Known)], sets: &[(String, String)]) -> HashMap<String, String> {
-    let given = sets.iter();
-    let sets: Vec<_> = given
-        .map(|(name, _)| schema::find(&Name::parse(name)))
-        .collect();
+/// Collects how the trusted deployments are spelled in settings.
+fn spellings<'k>(all: impl Iterator<Item = &'k Known>) -> HashMap<String, String> {
     let mut spellings = HashMap::new();
-    for known in known.iter().map(|(_, known)| known).chain(&sets) {
+    for known in all {
         if let Known::Setting(placed) = known
             && placed.setting.canonical.starts_with(DEPLOYMENTS)
             && let Some(name) = placed.path.get(DEPLOYMENTS.split('.').count())
@@ -357,5 +360,7 @@ type Values = Map<Path, Vec<(Placed, Sourced)>>;
 fn add(values: &mut Values, placed: Placed, value: Sourced) {
     let given = value.of(&placed.path);
     let path = Arc::clone(&placed.path);
-    values.entry(path).or_default().push((placed, given));
+    // Most have one value; room for more would be most of what is held.
+    let all = values.entry(path).or_insert_with(|| Vec::with_capacity(1));
+    all.push((placed, given));
 }

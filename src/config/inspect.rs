@@ -104,10 +104,15 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
     let broken = file::broken_values(&mut view, &known, &mut findings);
     let skipped: HashSet<_> = broken.into_iter().collect();
     file::lost_settings(&mut view, &known, &mut findings);
-    let all = known.into_iter().enumerate();
-    let (broken, whole): (Vec<_>, Vec<_>) = all.partition(|(at, _)| skipped.contains(at));
-    let broken_key = broken.iter().any(|(_, known)| known.is_private());
-    let (layered, gathered) = gather(&view, &texts.order, whole, question, &mut findings);
+    let named = known
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| skipped.contains(at));
+    let broken: Vec<_> = named
+        .filter_map(|(_, known)| known.used().cloned())
+        .collect();
+    let broken_key = broken.iter().any(|placed| placed.setting.is_private());
+    let (layered, gathered) = gather(&view, texts, known, &skipped, question, &mut findings);
     let mut reader = Reader {
         layered: &layered,
         view: &view,
@@ -137,12 +142,20 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
         reader.push(file::no_key(&view, both, question));
     }
     file::check(&view, &texts.texts(), both, &mut reader.findings);
+    let next = set.rotation.next.as_ref().map(|(key, _)| key);
+    let keys = own.iter().map(|own| &own.key).chain(next);
+    let public = keys.flat_map(|key| {
+        let key = key.verifying_key();
+        [key.fingerprint().to_string(), key.thumbprint()]
+    });
+    let cold = cold(&reader);
+    let findings = view.without_scalars(reader.findings.finish(), question, &public.collect());
     Inspected {
         own,
         deployments: read,
         options: set,
-        cold: cold(&reader),
-        findings: reader.findings.finish(),
+        cold,
+        findings,
         gathered,
         layered,
         view,

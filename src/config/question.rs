@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::Severity;
 use crate::identity::{ModuleType, NameError};
 use crate::properties::name::{Variable, variable_for};
 use crate::properties::{FileText, ReadError};
@@ -36,16 +35,6 @@ impl Question {
     /// Returns `true` if a module is about to run on the answer.
     pub fn is_run(&self) -> bool {
         self.kind.is_some()
-    }
-
-    /// Returns the severity of what stops a start but not a check: a warning for a check, an error
-    /// for a start.
-    pub fn strict(&self) -> Severity {
-        if self.is_run() {
-            Severity::Error
-        } else {
-            Severity::Warning
-        }
     }
 
     /// Reads the file at `path`.

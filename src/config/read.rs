@@ -14,7 +14,7 @@ use crate::properties::{Layered, Sourced};
 use crate::storage::revoked_keys::Remembered;
 
 use super::question::Question;
-use super::schema::{self, Fallback, Known, Placed, Setting, Takes};
+use super::schema::{self, Fallback, Placed, Setting, Takes};
 use super::view::{Limited, Part, View};
 
 /// Where placeholders find their values, and where values find their types.
@@ -28,8 +28,8 @@ pub struct Reader<'a> {
     pub remembered: &'a Remembered,
     /// The entries of `view` that are settings of ours.
     pub ours: &'a [(usize, Placed)],
-    /// The entries whose values are reported and not read.
-    pub broken: &'a [(usize, Known)],
+    /// The settings whose values are reported and not read.
+    pub broken: &'a [Placed],
     /// The active documents, the lowest first.
     pub order: &'a [usize],
     pub by_name: OnceCell<HashMap<String, usize>>,
@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
     ) {
         let (view, ours) = (self.view, self.ours);
         let wanted = schema::path(name, keys);
-        let mut broken = self.broken.iter().filter_map(|(_, known)| known.used());
+        let mut broken = self.broken.iter();
         // What has a value that is reported is not missing.
         if !name.ends_with('>') && broken.any(|placed| placed.is_below(&wanted)) {
             return;

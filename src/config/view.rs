@@ -9,6 +9,8 @@ use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
 use crate::jose::{Fingerprint, PublicJwk, repair};
 use crate::properties::{Document, Entry, Sourced, Span};
 
+use super::question::Question;
+
 /// The document of a file and its profiles, and everything that must not be shown of it.
 #[derive(Debug)]
 pub struct View {
@@ -121,6 +123,34 @@ impl View {
         })
     }
 
+    /// Hides in `findings` what has the form of a private scalar, is written in the files, a
+    /// variable or an option, and is not known to be public.
+    pub fn without_scalars(
+        &self,
+        mut findings: Findings,
+        question: &Question,
+        own: &Public,
+    ) -> Findings {
+        for finding in &mut findings.0 {
+            let snippet = finding.snippet.as_mut().map(|snippet| &mut snippet.text);
+            let texts = [&mut finding.key, &mut finding.help, &mut finding.label];
+            let texts = texts.into_iter().filter_map(Option::as_mut);
+            for text in texts.chain([&mut finding.message]).chain(snippet) {
+                let shown = without_scalars(text, |run| {
+                    let given = question.environment.iter().chain(&question.sets);
+                    let mut given = given.map(|(_, value)| value.as_str());
+                    let is_written = self.document.text().contains(run)
+                        || given.any(|value| value.contains(run));
+                    !is_written || own.contains(run) || self.public().contains(run)
+                });
+                if let Some(shown) = shown {
+                    *text = shown;
+                }
+            }
+        }
+        findings
+    }
+
     /// Shows the line of the part `span`.
     fn snippet(&self, span: Span) -> Option<Snippet> {
         let nothing = Public::default();
@@ -156,6 +186,19 @@ pub fn add_public_parts(public: &mut Public, text: &str) {
         ]);
         public.extend(jwk.kid.map(|kid| kid.as_str().to_owned()));
     }
+}
+
+/// Hides what has the form of a private scalar, the same as that of a fingerprint, and is not
+/// public; `None` if nothing is hidden. The text keeps its length.
+pub fn without_scalars(text: &str, is_public: impl Fn(&str) -> bool) -> Option<String> {
+    const LENGTH: usize = 43;
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let runs = text
+        .split(|c| !is_part(c))
+        .filter(|run| run.len() == LENGTH);
+    let private: Vec<_> = runs.filter(|run| !is_public(run)).collect();
+    let hide = |shown: String, run: &&str| shown.replace(run, &"·".repeat(LENGTH));
+    (!private.is_empty()).then(|| private.iter().fold(text.to_owned(), hide))
 }
 
 /// A place to point at: a value, or a part of it.

@@ -1,5 +1,6 @@
-//! A private key that was replaced leaves the memory of the process.
+//! What a process holds in memory: no key that was replaced, and at a reload little more than its file.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use countersign::jose::{KeyId, PublicJwk, SigningKey};
 use countersign::{ModuleKind, Reloader, Settings};
 use tokio::time::Instant;
 
@@ -159,4 +161,46 @@ fn the_library_forgets_a_replaced_key_within_five_seconds() {
 
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Returns a number of kilobytes that the system shows of a process.
+fn status(pid: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let mut words = line.unwrap().split_whitespace();
+    words.nth(1).unwrap().parse().unwrap()
+}
+
+/// What is read of a file, and what is made of it, beside what is applied.
+#[test]
+fn a_reload_holds_at_most_twelve_times_the_file_more() {
+    let folder = paired();
+    let mut text = folder.read(DPM);
+    for n in 0..1500 {
+        let key = SigningKey::generate().unwrap();
+        let kid = KeyId::from(key.fingerprint());
+        let jwk = PublicJwk::write(key.verifying_key(), &kid);
+        let start = format!("ataccama.one.platform.deployments.d{n}");
+        let of_key = format!("{start}.security.jwt-keys.key");
+        write!(
+            text,
+            "{start}.module=dpe\n{start}.security.roles[0]=IMPERSONATION\n\
+             {of_key}.fingerprint={kid}\n{of_key}.content={jwk}\n{of_key}.is-revoked=false\n"
+        )
+        .unwrap();
+    }
+    folder.write(DPM, &text);
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    dpm.until("startup");
+    let pid = dpm.child.id();
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    let before = status(pid, "VmRSS");
+
+    folder.write(DPM, text.replace("d7.module=dpe", "d7.module=other"));
+    dpm.until("configReloaded");
+
+    let more = status(pid, "VmHWM") - before;
+    let size = u64::try_from(text.len()).unwrap() / 1024;
+    println!("{more} KB more for a file of {size} KB");
+    assert!(more <= 12 * size, "{more} KB for a file of {size} KB");
 }

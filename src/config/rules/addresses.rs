@@ -21,18 +21,17 @@ pub fn check(reader: &mut Reader<'_>, options: &Options) {
     dialled(reader, options);
 }
 
-/// Reports a port that would be open to too many, and at each start one that is on purpose.
+/// Reports a port that would be open to too many, and warns of one that is on purpose.
 fn listener(reader: &mut Reader<'_>, options: &Options) {
     let server = &options.server;
     let address = server.address;
-    let is_run = reader.question.is_run();
     let beyond = !address.is_loopback();
     let plaintext = beyond && !options.tls.server.on;
     if plaintext && !server.allow_plaintext {
         let message = format!("the gRPC port would be open on {address} without TLS");
         let help = "turn TLS on (`countersign pair --tls`), write `countersign.server.address=127.0.0.1`, or, on a trusted network, `countersign.server.allow-plaintext=true`";
         report(reader, Severity::Error, &[ADDRESS], &message, help);
-    } else if plaintext && is_run {
+    } else if plaintext {
         let message = format!("the gRPC port is open on {address} without TLS");
         let help = "anyone on that network can read and use the tokens; use TLS unless you trust the network";
         report(reader, Severity::Warning, &[PLAINTEXT], &message, help);
@@ -43,7 +42,7 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
         let help = "write `true`, or listen on `127.0.0.1` only";
         let names = [AUTHENTICATE, ADDRESS];
         report(reader, Severity::Error, &names, &message, help);
-    } else if !server.authenticate && is_run {
+    } else if !server.authenticate {
         let message = "callers are not authenticated: every process on this machine can call";
         let help = "write `true`, or remove the setting";
         report(reader, Severity::Warning, &[AUTHENTICATE], message, help);
@@ -99,12 +98,10 @@ fn dialled(reader: &mut Reader<'_>, options: &Options) {
         let Some(at) = reader.text(CLIENT_HOST, &[&connection.name]) else {
             continue;
         };
-        let is_address = connection.host.parse::<IpAddr>().is_ok();
         // A name may lead back to this machine; the connection finds out.
-        let severity = match (is_address, reader.question.is_run()) {
-            (true, _) => Severity::Error,
-            (false, false) => Severity::Warning,
-            (false, true) => continue,
+        let severity = match connection.host.parse::<IpAddr>() {
+            Ok(_) => Severity::Error,
+            Err(_) => Severity::Warning,
         };
         let host = quote(&connection.host);
         let message = format!("{host} would be dialled without TLS");

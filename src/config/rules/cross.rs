@@ -174,6 +174,9 @@ fn lifetimes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     Some(found.with_key(LIFETIME))
 }
 
+const SAMPLE_CLIENT: usize = 1 << 30;
+const SAMPLE_SERVER: usize = 4 << 20;
+
 /// CS0406: may one side send more than the other accepts?
 fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     this.leads_to(other)?;
@@ -188,7 +191,13 @@ fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     let (file, at) = ends.into_iter().find_map(|(file, at)| Some((file, at?)))?;
     let message = format!("the client accepts {client} bytes, the server {server}");
     let help = "write the same size on both sides";
-    Some(file.report(Code::Cs0406, at, message, help))
+    // The vendor's own sample values.
+    let severity = match (client, server) {
+        (SAMPLE_CLIENT, SAMPLE_SERVER) => Severity::Note,
+        _ => Severity::Warning,
+    };
+    let found = file.report(Code::Cs0406, at, message, help);
+    Some(found.with_severity(severity))
 }
 
 /// CS0306: does this file reuse tokens for a module that takes each once?

@@ -295,23 +295,21 @@ fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
         }
     }
     for separator in view.document.separators() {
-        let (code, severity, message, help) = match separator.reading {
+        let (code, message, help) = match separator.reading {
             Reading::Separator => continue,
             Reading::Comment => (
                 Code::Cs0305,
-                Severity::Warning,
                 "this line starts no new document: a comment with the same mark is right beside it",
                 "leave a blank line before it and none after it, or remove it",
             ),
             Reading::Doubtful => (
                 Code::Cs0112,
-                Severity::Error,
                 "this line starts a new document by Spring Boot's manual, but not by its code: a comment follows",
                 "move the comment below the document's first setting, or above the line and a blank one",
             ),
         };
         let found = view.finding(code, separator.span, message);
-        findings.push(found.with_severity(severity).with_help(help));
+        findings.push(found.with_help(help));
     }
 }
 
@@ -383,8 +381,8 @@ fn value(view: &View, entry: &Entry, placed: &Placed, findings: &mut Limited) {
     }
 }
 
-/// Reports that a module without its own key cannot run. A file that only names trusted deployments
-/// may be a part of one that a person wants to have checked: a warning then.
+/// Reports that a module without its own key cannot run. For a check, a file that only names
+/// deployments may be a part of one: a warning then.
 pub fn no_key(
     view: &View,
     [ours, inactive]: [&[(usize, Placed)]; 2],
@@ -399,8 +397,8 @@ pub fn no_key(
     let message = format!("this module has no key: `{own}` is missing");
     let mut names = ours.iter().map(|(_, placed)| placed.name());
     let is_part = inactive.is_empty() && names.all(|name| name.starts_with(DEPLOYMENTS));
-    let severity = if is_part {
-        question.strict()
+    let severity = if is_part && !question.is_run() {
+        Severity::Warning
     } else {
         Severity::Error
     };
@@ -410,10 +408,8 @@ pub fn no_key(
         Some(at) => &*format!("{} has one, in a document that is not active", at.origin()),
         None => "`countersign pair` makes a key and writes it",
     };
-    view.about_file(0, Code::Cs0301, message)
-        .with_severity(severity)
-        .with_key(own)
-        .with_help(help)
+    let found = view.about_file(0, Code::Cs0301, message).with_key(own);
+    found.with_severity(severity).with_help(help)
 }
 
 /// Reports a file whose bytes are no text, or returns why it cannot be read at all.

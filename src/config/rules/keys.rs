@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::config::read::Reader;
 use crate::config::settings::{OwnKey, ReadDeployment, RotationSettings};
-use crate::diagnostic::{Code, CommandLine, Origin};
+use crate::diagnostic::{Code, CommandLine, Origin, Severity};
 use crate::jose::{
     Fingerprint, JwkProblem, KeyError, KeyFormat, KeyId, KeyMaterial, PrivateJwk, VerifyingKey,
     json_of, published,
@@ -90,6 +90,13 @@ fn material(text: &str) -> Result<(KeyMaterial, KeyFormat), Fault> {
     })
 }
 
+/// Returns `true` if `text` is a private key that a module can have.
+pub fn is_usable(text: &str) -> bool {
+    let read = material(text);
+    use KeyFormat::{Base64Jwk, Jwk};
+    matches!(read, Ok((KeyMaterial::Private(..), Jwk | Base64Jwk)))
+}
+
 fn starts(text: &str, prefix: &str) -> bool {
     let start = text.get(..prefix.len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
@@ -154,7 +161,11 @@ pub fn report_published(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Source
         let message = format!("{what} is printed in the vendor's guide, so it is not secret");
         let found = reader.finding(Code::Cs0209, at, message);
         let help = "make your own keys: `countersign pair` writes them";
-        let severity = reader.question.strict();
+        let severity = if reader.question.is_run() {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
         reader.push(found.with_severity(severity).with_help(help));
     }
 }

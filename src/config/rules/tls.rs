@@ -4,14 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::file::open_to_others;
 use crate::config::read::Reader;
 use crate::config::schema::TlsEnd;
 use crate::config::settings::{ConnectionSettings, Home, Options, ReadDeployment, Side, Tls};
-use crate::diagnostic::{Code, CommandLine, Severity, quote};
+use crate::diagnostic::{Code, CommandLine, quote};
 use crate::grpc::tls::{
     ClientAuth, ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions, TlsError,
 };
@@ -77,17 +76,11 @@ fn files(reader: &mut Reader<'_>, options: &Options) {
     }
 }
 
-/// Reports a file that cannot be used. In a check, whose file may be a copy from another machine,
-/// one that does not exist is a warning.
+/// Reports a file that cannot be used.
 fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
     let Some(error) = error else { return };
     let Some(file) = error.file() else { return };
     let at = place(reader, &file.setting);
-    let severity = match &error {
-        TlsError::Read(_, error) if error.kind() == ErrorKind::NotFound => reader.question.strict(),
-        _ => Severity::Error,
-    };
-    let found = reader.finding(Code::Cs0306, &at, crate::grpc::cause(&error));
     let help = match &error {
         TlsError::PrivateKey(file, _) => format!(
             "write it without a passphrase: `{}`, then `chmod 600 key.pem`, and set the path of that file",
@@ -95,7 +88,7 @@ fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
         ),
         _ => "set the path of a PEM file; a relative path starts at the module's home".to_owned(),
     };
-    reader.push(found.with_severity(severity).with_help(help));
+    reader.report(Code::Cs0306, &at, crate::grpc::cause(&error), help);
 }
 
 /// Reports a private key that others may read or change.
@@ -289,7 +282,7 @@ impl<'b> Ends<'_, 'b> {
         }
     }
 
-    /// Warns of settings that need TLS to have an effect, if their connection or server has no TLS.
+    /// Notes settings that need TLS to have an effect, if their connection or server has no TLS.
     fn without_effect(&mut self) {
         for (setting, (at, used)) in std::mem::take(&mut self.used) {
             let asks_nothing = matches!(uniform(at.text().trim()).as_str(), "none" | "false");
@@ -304,9 +297,7 @@ impl<'b> Ends<'_, 'b> {
             };
             let message = format!("`{setting}` has no effect without TLS: {end}");
             let help = format!("set `{start}.enabled=true`, or remove this");
-            let found = self.reader.finding(Code::Cs0305, at, message);
-            self.reader
-                .push(found.with_severity(Severity::Warning).with_help(help));
+            self.reader.report(Code::Cs0305, at, message, help);
         }
     }
 

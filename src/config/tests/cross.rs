@@ -1,6 +1,6 @@
 use super::*;
 
-use crate::diagnostic::Severity::{Error, Warning};
+use crate::diagnostic::Severity::{Error, Note, Warning};
 
 /// Checks two files against each other: per finding its file's name and its row.
 fn both(dpm: &str, dpe: &str) -> Vec<(String, Row)> {
@@ -107,11 +107,36 @@ fn cs0404_one_private_key_in_both_files() {
 }
 
 #[test]
+fn variable_that_is_wrong_is_found_in_several_files_too() {
+    let folder = Folder::new();
+    let (dpm, dpe) = Pair::new().files();
+    let files = [folder.write("dpm", dpm), folder.write("dpe", dpe)];
+    let own = own_line(&key());
+    let key = own.split_once('=').unwrap().1.trim();
+    let codes = |name: &str, value: &str| {
+        let report = check(&files, &[(name.to_owned(), value.to_owned())]).unwrap();
+        let found = report.findings.iter().map(|found| found.code);
+        found.collect::<Vec<_>>()
+    };
+
+    assert_eq!(codes("COUNTERSIGN_TOKEN_LEEWAY", "9000s"), [Code::Cs0306]);
+    // Each module has its own: what they set here is not compared.
+    let name = "ATACCAMA_AUTHENTICATION_INTERNAL_JWT_GENERATOR_KEY";
+    assert_eq!(codes(name, key), []);
+    assert_eq!(codes("COUNTERSIGN_DEPLOYMENT_NAME", "other"), []);
+}
+
+#[test]
 fn cs0406_message_sizes_that_do_not_fit() {
     let (dpm, dpe) = Pair::new().files();
     let large = format!("{dpe}ataccama.client.grpc.properties.max-message-size=1GB\n");
     assert_eq!(
         both(&dpm, &large),
+        [in_file("dpe", (Code::Cs0406, Note, 8, 50))]
+    );
+    let other = large.replace("=1GB", "=2GB");
+    assert_eq!(
+        both(&dpm, &other),
         [in_file("dpe", (Code::Cs0406, Warning, 8, 50))]
     );
 

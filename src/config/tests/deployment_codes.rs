@@ -138,7 +138,7 @@ fn cs0306_tokens_that_live_longer_than_peers_accept() {
 }
 
 #[test]
-fn every_start_warns_of_what_is_open() {
+fn every_start_and_check_warns_of_what_is_open() {
     let open = "countersign.server.address=0.0.0.0\ncountersign.server.allow-plaintext=true\n";
     let unauthenticated = "ataccama.authentication.grpc.internal.jwt.enable=false\n";
     for (lines, expected) in [
@@ -149,6 +149,7 @@ fn every_start_warns_of_what_is_open() {
         let settings = load(&folder.write("a", good() + lines)).unwrap();
 
         assert_eq!(rows(&settings.findings), [expected]);
+        assert_eq!(with(lines), [expected]);
     }
 }
 
@@ -197,13 +198,24 @@ fn cs0307_addresses_and_plaintext() {
         with(&format!(
             "{open}ataccama.one.dpe.service.hostname=my-host\n"
         )),
-        []
+        [(Code::Cs0307, Warning, 9, 36)]
     );
     assert_eq!(
         with(&format!("{open}{unchecked}")),
-        [(Code::Cs0307, Error, 10, 50)]
+        [
+            (Code::Cs0307, Warning, 9, 36),
+            (Code::Cs0307, Error, 10, 50)
+        ]
     );
-    assert_eq!(with(unchecked), []);
+    // A name may lead back to this machine: check and start judge alike.
+    let named = format!(
+        "{}ataccama.client.connection.dpm.host=dpm-host\n",
+        deployment("dpm-dev", "dpm", &key())
+    );
+    let expected = (Code::Cs0307, Warning, 14, 37);
+    assert_eq!(with(&named), [expected]);
+    let settings = load(&Folder::new().write("a", good() + &named)).unwrap();
+    assert_eq!(rows(&settings.findings), [expected]);
 }
 
 /// `count` more keys of `dpe-dev`, three lines each.

@@ -392,3 +392,52 @@ fn mirrored_point_under_the_old_fingerprint_is_noted() {
     let codes: Vec<_> = report.findings.iter().map(|found| found.code).collect();
     assert_eq!(codes, [Code::Cs0205]);
 }
+
+/// 43 characters are a fingerprint, or a private key.
+#[test]
+fn a_bare_private_scalar_is_shown_nowhere() {
+    let json = PrivateJwk::write(&key(), &kid(&key()));
+    let json: serde_json::Value = serde_json::from_str(json.expose()).unwrap();
+    let d = json["d"].as_str().unwrap();
+    for line in [
+        format!("{D}.dpe-dev.module={d}\n"),
+        format!("{D}.{d}.module=dpe\n"),
+        format!("{D}.dpe-dev.{d}=x\n"),
+        format!("server.port={d}\n"),
+        format!("ataccama.client.connection.{d}.host=x\n"),
+        format!("countersign.client.connection.dpm.deployment={d}\n"),
+        format!("spring.profiles.active={d}\n"),
+        format!("a.b.{d}=x\n"),
+        format!("countersign.server.address={d}\n"),
+    ] {
+        let report = Folder::new().check(good() + &line);
+
+        let shown = format!("{:?} {:?}", report.findings, report.ignored);
+        assert!(!shown.contains(d), "{line} {shown}");
+    }
+    let variable = ("SERVER_PORT".to_owned(), d.to_owned());
+    let folder = Folder::new();
+    let file = folder.write("a", good());
+    let report = check(&[file], &[variable]).unwrap();
+    assert_eq!(report.findings.errors(), 1);
+    assert!(!format!("{:?}", report.findings).contains(d));
+}
+
+#[test]
+fn a_wrong_fingerprint_is_still_shown() {
+    let (one, other) = (key(), kid(&key()));
+    let text = own_line(&key()) + &deployment("dpe-dev", "dpe", &one);
+    let line = format!("fingerprint={}", kid(&one));
+
+    let report = Folder::new().check(text.replace(&line, &format!("fingerprint={other}")));
+
+    let found = report
+        .findings
+        .iter()
+        .find(|found| found.code == Code::Cs0202);
+    let message = &found.unwrap().message;
+    assert!(
+        message.contains(other.as_str()) && message.contains(kid(&one).as_str()),
+        "{message}"
+    );
+}

@@ -21,12 +21,19 @@ fn thousand_deployments_with_keys_of_their_own_are_accepted() {
 }
 
 #[test]
-fn two_hundred_thousand_lines_are_read() {
-    let lines = "some.foreign.name=value\n".repeat(200_000);
+fn hundred_thousand_lines_are_read_and_more_than_131072_refused() {
+    let lines = |count| good() + &"some.foreign.name=value\n".repeat(count);
 
-    let report = Folder::new().check(good() + &lines);
+    let report = Folder::new().check(lines(100_000));
 
     assert_eq!(report.findings.errors(), 0);
+    let folder = Folder::new();
+    let file = folder.write("a", lines(131_072));
+    let refused = check(&[file], &[]).unwrap_err().to_string();
+    assert!(
+        refused.ends_with("it has more than 131072 lines"),
+        "{refused}"
+    );
 }
 
 /// Every line may be at fault; finding out where must not take the square of their number.

@@ -292,7 +292,7 @@ fn cs0109_list_index() {
 fn cs0110_backslashes() {
     assert_eq!(
         with("ataccama.server.grpc.tls.private-key=C:\\tls\\new.pem\n"),
-        [(Code::Cs0305, Warning, 8, 38), (Code::Cs0110, Note, 8, 38)]
+        [(Code::Cs0305, Note, 8, 38), (Code::Cs0110, Note, 8, 38)]
     );
     let found = after(|text| {
         text.replace("content={\"", "content={\\\\\"")

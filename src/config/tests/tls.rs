@@ -1,6 +1,6 @@
 use super::*;
 
-use crate::diagnostic::Severity::{Error, Warning};
+use crate::diagnostic::Severity::{Error, Note, Warning};
 use crate::grpc::tls::{ClientAuth, PemFile, certificate_fingerprint};
 
 pub(super) const SERVER: &str = "ataccama.server.grpc.tls";
@@ -193,7 +193,7 @@ fn cs0306_files_that_cannot_be_used_are_named_with_the_reason() {
             at_chain(Error),
             "on a different host",
         ),
-        (chain("gone.pem"), at_chain(Warning), "cannot be read"),
+        (chain("gone.pem"), at_chain(Error), "cannot be read"),
         (
             chain("text.pem"),
             at_chain(Error),
@@ -257,14 +257,14 @@ fn cs0305_what_is_not_done_for_a_certificate_is_explained() {
     let found = message(
         &folder,
         "ataccama.client.tls.trust-all=true\n",
-        (Code::Cs0305, Severity::Note, 8, 1),
+        (Code::Cs0305, Note, 8, 1),
     );
 
     assert!(found.contains("certificates are always checked"), "{found}");
 }
 
 #[test]
-fn cs0305_settings_without_effect_are_warned_of() {
+fn cs0305_settings_without_effect_are_noted() {
     let folder = Folder::new();
     folder.certificate("a");
     for (lines, found) in [
@@ -279,7 +279,7 @@ fn cs0305_settings_without_effect_are_warned_of() {
     ] {
         let report = folder.check(good() + &lines);
         let mut rows = rows(&report.findings);
-        rows.retain(|row| (row.0, row.1) == (Code::Cs0305, Warning));
+        rows.retain(|row| (row.0, row.1) == (Code::Cs0305, Note));
         assert_eq!(rows.len(), found, "{lines} {}", report.findings.len());
         assert_eq!(report.findings.errors(), 0, "{lines}");
     }
