@@ -25,15 +25,22 @@ const DPE: &str = "dpe/etc/application.properties";
 /// A folder whose name a shell would take apart.
 const ODD: &str = "it's my $(dpm);x";
 
+fn is_command(part: &&str) -> bool {
+    let programs = ["countersign ", "chmod ", "openssl "];
+    programs.iter().any(|program| part.starts_with(program))
+}
+
+/// Returns the commands between backticks.
+fn between_backticks(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2).filter(is_command)
+}
+
 /// Returns the commands in a text: between backticks, or to the end of a line where they stand
 /// alone or after a colon.
 fn commands(text: &str) -> Vec<String> {
-    let programs = ["countersign ", "chmod ", "openssl "];
-    let is_command = |part: &&str| programs.iter().any(|program| part.starts_with(program));
     let mut found = Vec::new();
     for line in text.lines() {
-        let quoted = line.split('`').skip(1).step_by(2).filter(is_command);
-        found.extend(quoted.map(str::to_owned));
+        found.extend(between_backticks(line).map(str::to_owned));
         let after_colon = line.rsplit_once(": ").map(|(_, rest)| rest);
         let alone = after_colon
             .into_iter()
@@ -198,15 +205,7 @@ fn engine_that_waits_is_registered_by_the_command_in_its_log() {
     let line = odd.logged("dpe", "waitingForDpm");
 
     let start = the_command(&line, "countersign dpm run");
-    let binary = Path::new(env!("CARGO_BIN_EXE_countersign"))
-        .parent()
-        .unwrap();
-    let path = env::var("PATH").unwrap();
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("exec {start}")]);
-    shell.current_dir(odd.folder.path(""));
-    shell.env("PATH", format!("{}:{path}", binary.display()));
-    let _dpm = Running::of(shell);
+    let _dpm = started(&odd.folder, &start);
     dpe.until(" register ");
 }
 
@@ -417,13 +416,19 @@ fn every_command_that_an_explanation_names_exists_with_its_options() {
     }
     assert!(names.len() > 5, "{names:#?}");
     for name in names {
-        let (command, options) = name.split_once(" --").unwrap_or((&name, ""));
-
-        let help = shell(&folder, &format!("{command} --help")).exits(0).stdout;
-
-        let option = options.split(' ').next().unwrap();
-        assert!(help.contains(&format!("--{option}")), "{name}: {help}");
+        exists(&folder, &name);
     }
+}
+
+/// Checks that there is a command `name`, and the option that it ends in.
+#[track_caller]
+fn exists(folder: &Folder, name: &str) {
+    let (command, options) = name.split_once(" --").unwrap_or((name, ""));
+
+    let help = shell(folder, &format!("{command} --help")).exits(0).stdout;
+
+    let option = options.split(' ').next().unwrap();
+    assert!(help.contains(&format!("--{option}")), "{name}: {help}");
 }
 
 #[test]
@@ -521,4 +526,418 @@ fn files_and_folders_that_others_may_write_are_closed_by_the_commands_of_their_e
 
     let found = folder.run(&check).exits(0).stdout;
     assert!(!found.contains("CS0108"), "{found}");
+}
+
+#[test]
+fn peer_forgets_the_old_key_by_the_commands_that_a_rotation_on_one_side_prints() {
+    let odd = Odd::paired(&[]);
+    let mut dpm = odd.start("dpm");
+    dpm.until(" startup ");
+    let file = format!("{ODD}/{DPE}");
+    let there = format!("dpe={ODD}/{DPM}");
+    let rotate = |step: &str, more: &[&str]| {
+        let start = ["rotate", step, "--file", &file, "--one-side", "--yes"];
+        odd.run(&[&start[..], more].concat()).exits(0)
+    };
+    odd.folder
+        .write("offer.block", rotate("prepare", &[]).stdout);
+    let accept = ["pair", "accept", &there, "--block", "offer.block", "--yes"];
+    odd.run(&accept).exits(0);
+    dpm.until(" configReloaded ");
+    rotate("activate", &["--except", "dpm-dev"]);
+
+    let finished = rotate("finish", &["--now", "--except", "dpm-dev"]);
+
+    let text = finished.stdout + &finished.stderr;
+    let in_its_home = |start| {
+        let command = the_command(&text, start);
+        odd.typed(&format!("cd \"it's my \\$(dpm);x/dpm\" && {command}"))
+    };
+    let revoked = in_its_home("countersign revoke").exits(0);
+    let said = revoked.stdout + &revoked.stderr;
+    assert!(said.contains("active"), "{said}");
+    let shown = in_its_home("countersign deployment show").exits(0).stdout;
+    assert!(shown.contains("revoked"), "{shown}");
+}
+
+#[test]
+fn module_that_does_not_follow_its_file_is_looked_at_by_the_doctor_that_a_rotation_prints() {
+    let odd = Odd::paired(&[]);
+    odd.append(DPM, "countersign.reload=false\n");
+    let mut dpm = odd.start("dpm");
+    dpm.until(" startup ");
+    let (own, peer) = (format!("{ODD}/{DPE}"), format!("{ODD}/{DPM}"));
+    let files = [
+        "--file",
+        &own,
+        "--peer-file",
+        &peer,
+        "--timeout",
+        "1",
+        "--yes",
+    ];
+    odd.run(&[&["rotate", "prepare"][..], &files].concat());
+
+    let refused = odd
+        .run(&[&["rotate", "activate"][..], &files].concat())
+        .exits(1);
+
+    let doctor = odd.typed(&the_command(&refused.stderr, "countersign doctor"));
+    assert!(doctor.stdout.contains("8 token       ok"), "{doctor:#?}");
+}
+
+#[test]
+fn deployment_that_is_not_added_is_added_after_the_commands_that_are_printed() {
+    let folder = super::modules::paired();
+    let keys = "key gen --out own.jwk --public-out public.jwk";
+    folder.run(keys).exits(0);
+    let content = |text: &str| {
+        let (_, rest) = text.split_once(".content=").unwrap();
+        rest.lines().next().unwrap().to_owned()
+    };
+    folder.write("dpe.jwk", content(&folder.read(DPM)));
+    let published = content(include_str!("../data/seed-dpm.properties"));
+    folder.write("published.jwk", published);
+    let add = |key: &str| {
+        format!("countersign deployment add two --file {DPM} --module dpe --public-key {key} --yes")
+    };
+    let remove = format!("countersign deployment remove two --file {DPM} --yes");
+
+    // A private key, in a file and on stdin: its owner sends the public half.
+    for key in ["own.jwk", "- < own.jwk"] {
+        let refused = shell(&folder, &add(key)).exits(3);
+        let export = the_command(&refused.stderr, "countersign key export");
+        shell(
+            &folder,
+            &format!(
+                "{export} {} > half.jwk",
+                key.trim_start_matches("own.jwk").trim_start_matches('-')
+            ),
+        )
+        .exits(0);
+        assert!(!folder.read("half.jwk").contains("\"d\""));
+        shell(&folder, &add("half.jwk")).exits(0);
+        shell(&folder, &remove).exits(0);
+    }
+    // A published one: its owner makes another.
+    let refused = shell(&folder, &add("published.jwk")).exits(3);
+    let made = the_command(&refused.stderr, "countersign key gen");
+    shell(&folder, &made).exits(0);
+    shell(&folder, &add("two-public.jwk")).exits(0);
+    shell(&folder, &remove).exits(0);
+    // One that has another name.
+    let refused = shell(&folder, &add("dpe.jwk")).exits(6);
+    let first = the_command(&refused.stderr, "countersign deployment remove");
+    shell(&folder, &format!("{first} --yes")).exits(0);
+    shell(&folder, &add("dpe.jwk")).exits(0);
+    folder.run(&format!("check {DPM}")).exits(0);
+}
+
+#[test]
+fn faulty_deployment_is_shown_by_the_command_that_a_list_prints() {
+    let odd = Odd::paired(&[]);
+    odd.write(DPM, &odd.read(DPM).replace("{\"kty\"", "{kty\""));
+    let file = format!("{ODD}/{DPM}");
+
+    let list = odd.run(&["deployment", "list", "--file", &file]).exits(0);
+
+    let check = the_command(&list.stderr, "countersign check");
+    let found = odd.typed(&check).exits(1).stdout;
+    assert!(found.contains("error[CS0201]"), "{found}");
+}
+
+#[test]
+fn name_that_does_not_resolve_is_looked_up_by_the_command_that_doctor_prints() {
+    let odd = Odd::paired(&[]);
+    odd.append(
+        DPE,
+        "ataccama.client.connection.dpm.host=no-such-host.invalid\n",
+    );
+    let home = format!("{ODD}/dpe");
+
+    let doctor = odd.run(&["doctor", "--home", &home]).exits(5);
+
+    let mut lines = doctor.stdout.lines().map(str::trim);
+    let lookup = lines.find(|line| line.starts_with("getent ")).unwrap();
+    // "not found" is 2.
+    let looked_up = odd.typed(lookup).exits(2);
+    assert_eq!(looked_up.stdout, "");
+}
+
+#[test]
+fn file_that_its_user_may_not_read_is_listed_by_the_command_that_doctor_prints() {
+    use std::os::unix::process::CommandExt as _;
+
+    let odd = Odd::paired(&[]);
+    let file = odd.folder.path(&format!("{ODD}/{DPM}"));
+    fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
+    for name in ["", ODD, &format!("{ODD}/dpm"), &format!("{ODD}/dpm/etc")] {
+        fs::set_permissions(odd.folder.path(name), Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut doctor = command(&odd.folder.path(""));
+    doctor.args(["doctor", "--home", &format!("{ODD}/dpm")]);
+    if std::os::unix::fs::MetadataExt::uid(&file.metadata().unwrap()) == 0 {
+        // Root may read every file.
+        doctor.uid(65_534).gid(65_534);
+    }
+
+    let output = doctor.output().unwrap();
+
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    let (_, list) = said.split_once("let this user read it: ").unwrap();
+    let listed = shell(&odd.folder, list.lines().next().unwrap()).exits(0);
+    assert!(listed.stdout.starts_with("----------"), "{listed:#?}");
+}
+
+#[test]
+fn engine_is_ready_after_the_two_commands_that_pair_prints() {
+    let folder = super::modules::paired_with(&[]);
+    folder
+        .run("deployment remove dpe-dev --home dpm --yes")
+        .exits(0);
+    let port = free_port();
+    let own = format!("ataccama.server.grpc.port={port}\nserver.port=0\n");
+    folder.write(DPM, folder.read(DPM) + &own);
+    let to_dpm = format!("ataccama.client.connection.dpm.grpc.port={port}\n");
+    let any = "ataccama.server.grpc.port=0\nserver.port=0\n";
+    folder.write(DPE, folder.read(DPE) + any + &to_dpm);
+
+    let paired = folder
+        .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
+        .exits(0);
+
+    let (_, next) = paired.stdout.split_once("next    ").unwrap();
+    let mut both = next.lines().next().unwrap().split(" then ").map(str::trim);
+    let mut dpm = started(&folder, both.next().unwrap());
+    dpm.until(" startup ");
+    let _dpe = started(&folder, both.next().unwrap());
+    dpm.until("newStatus=READY");
+}
+
+/// Types a command that goes on.
+fn started(folder: &Folder, line: &str) -> Running {
+    let binary = Path::new(env!("CARGO_BIN_EXE_countersign"))
+        .parent()
+        .unwrap();
+    let path = env::var("PATH").unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &line.replace("countersign ", "exec countersign ")]);
+    shell.current_dir(folder.path(""));
+    shell.env("PATH", format!("{}:{path}", binary.display()));
+    Running::of(shell)
+}
+
+#[test]
+fn registry_that_is_not_there_answers_after_the_command_that_engines_prints() {
+    let odd = Odd::paired(&[]);
+    let list = ["engines", "list", "--home", &format!("{ODD}/dpe")];
+    let refused = odd.run(&list).exits(5);
+
+    let run = the_command(&refused.stderr, "countersign dpm run --home .");
+
+    // "In its home folder", says the line before.
+    let mut dpm = started(
+        &odd.folder,
+        &format!("cd \"it's my \\$(dpm);x/dpm\" && {run}"),
+    );
+    dpm.until(" startup ");
+    odd.run(&list).exits(0);
+}
+
+#[test]
+fn engine_of_a_removed_deployment_is_ready_after_the_command_that_doctor_prints() {
+    let odd = Odd::paired(&[]);
+    let mut dpm = odd.start("dpm");
+    dpm.until(" startup ");
+    let _dpe = odd.start("dpe");
+    dpm.until("newStatus=READY");
+    let text = odd.read(DPM);
+    let lines = text.lines().filter(|line| !line.contains(".deployments."));
+    odd.write(DPM, &(lines.collect::<Vec<_>>().join("\n") + "\n"));
+    dpm.until(" configReloaded ");
+    let own = odd.read(DPE);
+    let (_, key) = own.split_once("generator.key=").unwrap();
+    odd.folder.write("own.txt", key.lines().next().unwrap());
+
+    let doctor = odd
+        .run(&["doctor", "--home", &format!("{ODD}/dpm")])
+        .exits(4);
+
+    odd.typed("countersign key export own.txt --to public-jwk --out dpe-public.jwk")
+        .exits(0);
+    let add = the_command(&doctor.stdout, "countersign deployment add");
+    odd.typed(&format!("{add} --yes")).exits(0);
+    dpm.until("newStatus=READY");
+}
+
+/// Every kind of command that the code prints, and the test that types it.
+const TYPED: [(&str, &str); 25] = [
+    (
+        "chmod 600",
+        "file_that_others_may_write_is_closed_by_the_command_that_the_start_prints",
+    ),
+    (
+        "openssl pkey -out key.pem -in",
+        "private_key_with_a_passphrase_is_used_after_the_commands_that_the_start_prints",
+    ),
+    (
+        "countersign check",
+        "faulty_deployment_is_shown_by_the_command_that_a_list_prints",
+    ),
+    (
+        "countersign deployment add",
+        "engine_of_a_removed_deployment_is_ready_after_the_command_that_doctor_prints",
+    ),
+    (
+        "countersign deployment list",
+        "unknown_engine_is_registered_by_the_commands_to_which_its_log_leads",
+    ),
+    (
+        "countersign deployment remove",
+        "deployment_that_is_not_added_is_added_after_the_commands_that_are_printed",
+    ),
+    (
+        "countersign deployment show",
+        "peer_forgets_the_old_key_by_the_commands_that_a_rotation_on_one_side_prints",
+    ),
+    (
+        "countersign doctor",
+        "module_that_does_not_follow_its_file_is_looked_at_by_the_doctor_that_a_rotation_prints",
+    ),
+    (
+        "countersign dpe run",
+        "engine_is_ready_after_the_two_commands_that_pair_prints",
+    ),
+    (
+        "countersign dpm run",
+        "engine_that_waits_is_registered_by_the_command_in_its_log",
+    ),
+    (
+        "countersign dpm run --home .",
+        "registry_that_is_not_there_answers_after_the_command_that_engines_prints",
+    ),
+    (
+        "countersign explain",
+        "damaged_next_key_is_discarded_by_the_command_that_the_start_prints",
+    ),
+    (
+        "countersign key export",
+        "deployment_that_is_not_added_is_added_after_the_commands_that_are_printed",
+    ),
+    (
+        "countersign key export -",
+        "deployment_that_is_not_added_is_added_after_the_commands_that_are_printed",
+    ),
+    (
+        "countersign key gen",
+        "deployment_that_is_not_added_is_added_after_the_commands_that_are_printed",
+    ),
+    (
+        "countersign pair",
+        "unknown_engine_is_registered_by_the_commands_to_which_its_log_leads",
+    ),
+    (
+        "countersign pair --one-side",
+        "two_machines_are_paired_by_the_commands_that_doctor_prints",
+    ),
+    (
+        "countersign pair accept",
+        "two_machines_are_paired_by_the_commands_that_doctor_prints",
+    ),
+    (
+        "countersign revoke",
+        "peer_forgets_the_old_key_by_the_commands_that_a_rotation_on_one_side_prints",
+    ),
+    (
+        "countersign revoke --undo",
+        "revocation_by_mistake_is_taken_back_by_the_command_that_the_start_prints",
+    ),
+    (
+        "countersign rotate",
+        "each_step_of_a_rotation_prints_the_next_with_the_options_that_were_given",
+    ),
+    (
+        "countersign rotate abort",
+        "damaged_next_key_is_discarded_by_the_command_that_the_start_prints",
+    ),
+    (
+        "countersign rotate run",
+        "revoked_engine_is_registered_by_the_commands_to_which_either_log_leads",
+    ),
+    (
+        "ls -l",
+        "file_that_its_user_may_not_read_is_listed_by_the_command_that_doctor_prints",
+    ),
+    (
+        "getent ahosts",
+        "name_that_does_not_resolve_is_looked_up_by_the_command_that_doctor_prints",
+    ),
+];
+
+/// Returns the product's code, file by file, without its tests and comments.
+fn code(folder: &Path, texts: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("tests") {
+            code(&path, texts);
+        } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests.rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            let lines = product
+                .lines()
+                .filter(|line| !line.trim().starts_with("//"));
+            texts.push(lines.collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+#[test]
+fn each_kind_of_command_that_is_printed_is_typed_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = Vec::new();
+    code(&root.join("src"), &mut texts);
+    let starts = texts
+        .iter()
+        .flat_map(|text| text.split("CommandLine::new(\"").skip(1));
+    let printed: BTreeSet<_> = starts.map(|rest| rest.split('"').next().unwrap()).collect();
+    let tests = ["printed", "remedies", "doctor_fixes"]
+        .map(|name| fs::read_to_string(root.join(format!("tests/cli/{name}.rs"))).unwrap())
+        .concat();
+
+    // The module's kind is its next word: `countersign dpm run`.
+    let unknown: Vec<_> = printed
+        .iter()
+        .filter(|start| **start != "countersign" && TYPED.iter().all(|(typed, _)| typed != *start))
+        .collect();
+    let without_test: Vec<_> = TYPED
+        .iter()
+        .filter(|(start, name)| {
+            !printed.contains(start) || !tests.contains(&format!("fn {name}()"))
+        })
+        .collect();
+
+    assert!(
+        unknown.is_empty(),
+        "type it in a test, and name the test here: {unknown:#?}"
+    );
+    assert!(without_test.is_empty(), "{without_test:#?}");
+}
+
+#[test]
+fn each_command_that_a_sentence_of_the_code_names_exists_with_its_options() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = Vec::new();
+    code(&root.join("src"), &mut texts);
+    let names: BTreeSet<_> = texts
+        .iter()
+        .flat_map(|text| text.lines().flat_map(between_backticks))
+        .filter(|command| command.starts_with("countersign ") && !command.contains(['{', '=']))
+        .map(|command| command.replace(" CODE", " CS0101"))
+        .collect();
+    assert!(names.len() > 5, "{names:#?}");
+    let folder = Folder::new();
+    for name in names {
+        exists(&folder, &name);
+    }
 }
