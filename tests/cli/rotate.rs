@@ -792,3 +792,48 @@ fn a_whole_rotation_is_no_refusal_in_any_log() {
         assert!(!log.contains("authRejected"), "{log}");
     }
 }
+
+/// Puts the lines of `file` that hold `part` into a document of the profile `prod`, which is
+/// active, before one that is not.
+fn in_active_document(folder: &Folder, file: &str, part: &str) {
+    let text = folder.read(file);
+    let lines = |is_moved: bool| {
+        let lines = text
+            .split_inclusive('\n')
+            .filter(|line| line.contains(part) == is_moved);
+        lines.collect::<String>()
+    };
+    let on = "#---\nspring.config.activate.on-profile";
+    let documents = format!(
+        "{}spring.profiles.active=prod\n{on}=prod\n# what counts\n{}{on}=test\nserver.port=1\n",
+        lines(false),
+        lines(true)
+    );
+    folder.write(file, documents);
+}
+
+#[test]
+fn key_in_an_active_document_is_rotated_there() {
+    let folder = paired();
+    in_active_document(&folder, DPE, "generator.key");
+    in_active_document(&folder, DPM, ".deployments.");
+    let before = [DPM, DPE].map(|file| folder.read(file));
+    let old = status(&folder)["fingerprint"].clone();
+
+    rotate(&folder, "run", "--offline --now --yes").exits(0);
+
+    let now = status(&folder);
+    assert_ne!(now["fingerprint"], old);
+    assert_eq!(now["phase"], "idle");
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+    for (file, before) in [DPM, DPE].iter().zip(before) {
+        let after = folder.read(file);
+        let of = |text: &str, at: usize| text.split("#---").nth(at).unwrap().to_owned();
+        assert_ne!(of(&after, 1), of(&before, 1), "{file}");
+        assert_eq!(of(&after, 2), of(&before, 2), "{file}");
+        assert_eq!(
+            after.matches("generator.key").count(),
+            before.matches("generator.key").count()
+        );
+    }
+}
