@@ -421,3 +421,42 @@ async fn heartbeat_that_is_not_answered_for_3_s_drops_its_connection() {
     busy.abort();
     dpm.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn partition_of_an_hour_heals_within_10_s_with_the_times_of_a_product() {
+    let busy = busy();
+    let keys = Keys::new();
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.monitor = MonitorOptions::default();
+    });
+    let (calls, dial_backs) = (Relay::to(dpm.address).await, Relay::start().await);
+    let home = tempfile::tempdir().unwrap();
+    let target = Target::new("127.0.0.1", calls.address.port());
+    let mut options = dpe::Options::new(StatusCheckerOptions::new(target));
+    options.hostname = dial_backs.address.ip().to_string();
+    options.port = Some(dial_backs.address.port());
+    let storage = Storage::lock(home.path()).unwrap();
+    let engine = Dpe::new(keys.dpe_module(), storage, free_port().await, options).unwrap();
+    let id = engine.engine_id();
+    dial_backs.reroute(Some(engine.address()));
+    let engine = tokio::spawn(engine.run(std::future::pending()));
+    let last = || dpm.written.borrow().last().copied();
+    passed_until("READY", || last() == Some(EngineStatus::Ready)).await;
+
+    calls.partition();
+    dial_backs.partition();
+    // The DPM's longest pause between two checks is 10 min.
+    for _ in 0..600 {
+        pass(Duration::from_secs(6)).await;
+    }
+    assert_eq!(last(), Some(EngineStatus::Disconnected));
+    calls.heal();
+    dial_backs.heal();
+
+    let took = passed_until("READY again", || last() == Some(EngineStatus::Ready)).await;
+    assert!(took < HEALED_WITHIN, "{took:?}");
+    assert!(dpm.registry.find(id).await.unwrap().is_some());
+    engine.abort();
+    busy.abort();
+    dpm.stop().await;
+}
