@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::effect::{as_a_module_reads, by_name, deciding, no_effect, places, variable_above};
 use super::error::{Kind, Refused};
-use super::setting::Setting;
+use super::setting::{
+    Setting, as_a_module_reads, by_name, deciding, no_effect, places, variable_above,
+};
 use super::write::{
     FolderLock, Privacy, Staged, commit_all, folder_of, follow, is_mount_point, mode_after, sweep,
 };

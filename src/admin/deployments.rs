@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::change::{ADDED, Change, ChangeKind, EditedFile};
-use super::effect::as_a_module_reads;
 use super::error::{Kind, Refused};
-use super::setting::{Setting, is_not_remembered, trusted_key};
+use super::setting::{Setting, as_a_module_reads, is_not_remembered, trusted_key};
 use super::source::SettingsFile;
 use crate::config::AsWritten;
 use crate::config::names::{

@@ -5,7 +5,7 @@ mod change;
 pub mod demo;
 pub mod deployments;
 pub mod doctor;
-mod effect;
+
 mod error;
 pub(crate) mod greeting;
 pub mod handover;

@@ -9,12 +9,15 @@ mod tls;
 
 use std::path::{Path, PathBuf};
 
+use tls::Certificate;
+
 use super::change::{Change, EditedFile, PAIRED};
 use super::deployments::{Peer, Trusts, revoked, trusting_too};
-use super::effect::as_a_module_reads;
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
-use super::setting::{Setting, is_not_remembered, new_key, own_key, private_key};
+use super::setting::{
+    Setting, as_a_module_reads, is_not_remembered, new_key, own_key, private_key,
+};
 use super::source::{SettingsFile, is_main};
 use super::write::place_of;
 use crate::clock::{Clock as _, SystemClock};
@@ -23,7 +26,6 @@ use crate::diagnostic::Findings;
 use crate::identity::{DeploymentName, Environment, ModuleType, NameError, Role};
 use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey};
 use crate::properties::FileText;
-use tls::Certificate;
 
 /// How many faults of a text are shown.
 const MOST_FAULTS: usize = 20;

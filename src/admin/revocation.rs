@@ -7,11 +7,10 @@ use serde::Serialize;
 
 use super::change::{Change, EditedFile};
 use super::deployments::{Trusts, WrittenKey};
-use super::effect::{as_a_module_reads, origin_of};
 use super::error::{Kind, Refused};
 use super::greeting::Found;
 use super::rotation::live::{Answer, ask_own_module, load};
-use super::setting::{key_settings, record, revoked_key};
+use super::setting::{as_a_module_reads, key_settings, origin_of, record, revoked_key};
 use super::source::SettingsFile;
 use crate::config::{AsWritten, Home, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact};

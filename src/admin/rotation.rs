@@ -13,12 +13,13 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub use phase::{Phase, Step};
+
 use super::change::{Change, EditedFile};
 use super::deployments::trusting_too;
-use super::effect::variable_above;
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Purpose};
-use super::setting::{Setting, key_settings, new_key, own_key, revoked_key};
+use super::setting::{Setting, key_settings, new_key, own_key, revoked_key, variable_above};
 use super::source::{SettingsFile, findings_of};
 use super::write::place_of;
 use crate::config::names::{ACTIVATED_AT, NEXT_KEY, OWN_KEY, PREVIOUS};
@@ -30,8 +31,6 @@ use crate::storage::revoked_keys::Standing;
 use crate::telemetry::to_rfc3339;
 use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
-
-pub use phase::{Phase, Step};
 
 /// How long a running module may take to follow its file.
 const RELOAD: Duration = Duration::from_secs(2);

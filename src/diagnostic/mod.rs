@@ -2,13 +2,11 @@
 //!
 //! This module has only the one-line form. The command line renders findings with colours.
 
-mod code;
 mod finding;
 mod redact;
 mod shell;
 
-pub use code::{Code, Severity};
-pub use finding::{Finding, Findings, Origin, Snippet};
+pub use finding::{Code, Finding, Findings, Origin, Severity, Snippet};
 pub use redact::{
     Public, misleads, quote, quote_except, redact, redact_except, redact_name, visible,
 };
