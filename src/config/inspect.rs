@@ -14,7 +14,7 @@ use super::gather::{Gathered, gather};
 use super::options;
 use super::question::Question;
 use super::read::Reader;
-use super::rules::{addresses, deployments, file, keys, tls, trusted_keys};
+use super::rules::{deployments, file, keys, tls};
 use super::schema::{self, Known};
 use super::settings::{Options, OwnKey, ReadDeployment, ReadKey};
 use super::spring::Texts;
@@ -127,9 +127,9 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
     let own = keys::private(&mut reader, keys::OWN_KEY);
     let mut set = options::read(&mut reader);
     let read = deployments::read(&mut reader, &set.impersonation_role);
-    trusted_keys::ambiguous(&mut reader, own.as_ref(), &read);
+    keys::ambiguous(&mut reader, own.as_ref(), &read);
     set.rotation = keys::rotation(&mut reader, own.as_ref(), &read);
-    addresses::check(&mut reader, &set);
+    deployments::addresses(&mut reader, &set);
     tls::check(&mut reader, &set, &read);
     deployments::check(&mut reader, &set, &read);
     for fault in &texts.faults {

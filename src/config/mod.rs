@@ -25,10 +25,10 @@ mod tests;
 pub mod names {
     pub use super::options::OWN_NAME;
     pub use super::rules::deployments::{CHOSEN, DEPLOYMENT, ENVIRONMENT, KEYS, MODULE, ROLES};
-    pub use super::rules::keys::OWN_KEY;
-    pub use super::rules::keys::{ACTIVATED_AT, NEXT_KEY, PREVIOUS};
+    pub use super::rules::keys::{
+        ACTIVATED_AT, CONTENT, FINGERPRINT, NEXT_KEY, OWN_KEY, PREVIOUS, REVOKED,
+    };
     pub use super::rules::tls::{PIN, PINS};
-    pub use super::rules::trusted_keys::{CONTENT, FINGERPRINT, REVOKED};
     pub use super::schema::DEPLOYMENTS;
 }
 

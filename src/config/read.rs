@@ -7,9 +7,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
-use crate::properties::bind;
+use crate::properties::bind::{self, Looked, PlaceholderError};
 use crate::properties::name::Name;
-use crate::properties::placeholder::{self, Looked, PlaceholderError};
 use crate::properties::{Layered, Sourced};
 use crate::storage::revoked_keys::Remembered;
 
@@ -59,7 +58,7 @@ impl<'a> Reader<'a> {
     }
 
     fn resolved(&mut self, value: &Sourced) -> Option<Sourced> {
-        if !placeholder::has_placeholder(value.text()) {
+        if !bind::has_placeholder(value.text()) {
             let trimmed = value.text().trim();
             return Some(if trimmed.len() == value.text().len() {
                 value.clone()
@@ -67,7 +66,7 @@ impl<'a> Reader<'a> {
                 value.clone().with_text(trimmed.to_owned().into())
             });
         }
-        match placeholder::resolve(value.text(), &|name| self.look_up(name)) {
+        match bind::resolve(value.text(), &|name| self.look_up(name)) {
             Ok(text) => Some(value.clone().with_text(text.trim().to_owned().into())),
             Err(error) => {
                 self.cannot_resolve(value.setting().unwrap_or_default(), value, &error);
@@ -184,7 +183,7 @@ impl<'a> Reader<'a> {
         let contents = self.layered.contents();
         let mut values = contents.flat_map(|(_, content)| content.values());
         // Most files have none at all.
-        let any = values.any(|value| placeholder::has_placeholder(value.text()));
+        let any = values.any(|value| bind::has_placeholder(value.text()));
         let ours = self.ours.iter().map(|(_, placed)| placed);
         for placed in ours.filter(|placed| any && !placed.setting.is_private()) {
             // Those of Spring Boot were resolved before it was known what is active.
@@ -200,7 +199,7 @@ impl<'a> Reader<'a> {
                 continue;
             };
             // A copy of a copy is found at the first of the two.
-            let mut names = placeholder::names(entry.value());
+            let mut names = bind::placeholders(entry.value());
             if let Some(name) =
                 names.find(|name| matches!(self.look_up(name), Some(Looked::Private)))
             {
@@ -212,7 +211,7 @@ impl<'a> Reader<'a> {
 
     /// Returns a text with its placeholders resolved if that can be done.
     pub fn resolve(&self, text: &str) -> String {
-        let resolved = placeholder::resolve(text, &|name| self.look_up(name));
+        let resolved = bind::resolve(text, &|name| self.look_up(name));
         resolved.map_or_else(|_error| text.to_owned(), |resolved| resolved.to_string())
     }
 

@@ -7,7 +7,6 @@ mod edit;
 mod file;
 pub mod name;
 mod parse;
-pub mod placeholder;
 mod source;
 
 #[cfg(test)]

@@ -8,8 +8,7 @@ use std::{mem, thread};
 
 use sha2::{Digest as _, Sha256};
 
-use super::changes::{self, Stamp};
-use super::expiry::Expiry;
+use super::changes::{self, Expiry, Stamp};
 use crate::config::load::LoadError;
 use crate::config::settings::{Settings, Source};
 use crate::config::spring::{self, Texts};

@@ -1,7 +1,6 @@
 //! Changes of a module's files, applied while it runs.
 
 mod changes;
-mod expiry;
 mod follower;
 
 #[cfg(test)]

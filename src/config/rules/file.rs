@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::keys;
-use super::trusted_keys::REVOKED;
+use super::keys::REVOKED;
 use crate::config::question::Question;
 use crate::config::read::Reader;
 use crate::config::schema::{self, DEPLOYMENTS, Known, Placed, Takes};

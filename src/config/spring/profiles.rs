@@ -9,9 +9,9 @@ use super::load::{Loader, Profiles};
 use super::switches::{ACTIVE, DEFAULT, Expression, INCLUDE, Switches, group_of_environment};
 use crate::config::schema;
 use crate::diagnostic::{Code, Origin, quote, redact};
+use crate::properties::Sourced;
+use crate::properties::bind::{self, Looked};
 use crate::properties::name::Name;
-use crate::properties::placeholder::{self, Looked};
-use crate::properties::{Sourced, bind};
 
 const MOST_PROFILES: usize = 64;
 
@@ -62,8 +62,7 @@ impl Loader<'_> {
         let mut elements = Some(Profiles::new());
         for at in given.unwrap_or_default() {
             let is_hidden = Cell::new(false);
-            let resolved =
-                placeholder::resolve(at.text(), &|name| self.look_up(name, of, &is_hidden));
+            let resolved = bind::resolve(at.text(), &|name| self.look_up(name, of, &is_hidden));
             let name = at.setting().unwrap_or_default();
             match resolved {
                 Ok(text) if !is_hidden.get() => {

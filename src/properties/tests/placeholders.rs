@@ -1,4 +1,4 @@
-use crate::properties::placeholder::{Looked, PlaceholderError, has_placeholder, resolve};
+use crate::properties::bind::{Looked, PlaceholderError, has_placeholder, resolve};
 
 fn lookup(name: &str) -> Option<Looked> {
     let text = match name {

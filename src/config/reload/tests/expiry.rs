@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::config::reload::expiry::Expiry;
+use crate::config::reload::changes::Expiry;
 
 /// 3030-01-01, when the certificates expire.
 const END: u64 = 33_450_364_800;
