@@ -233,7 +233,7 @@ fn home_on_a_read_only_mount_is_opened_and_followed() {
 }
 
 /// A user without rights, where the tests run as root.
-const NOBODY: u32 = 65_534;
+const STRANGER: u32 = 65_534;
 
 #[test]
 fn home_that_its_user_may_not_write_is_opened_and_followed() {
@@ -247,8 +247,8 @@ fn home_that_its_user_may_not_write_is_opened_and_followed() {
     command.args(CHILD);
     let is_root = std::os::unix::fs::MetadataExt::uid(&folder.path("").metadata().unwrap()) == 0;
     if is_root {
-        std::os::unix::fs::chown(folder.path(GREETER), Some(NOBODY), Some(NOBODY)).unwrap();
-        command.uid(NOBODY).gid(NOBODY);
+        std::os::unix::fs::chown(folder.path(GREETER), Some(STRANGER), Some(STRANGER)).unwrap();
+        command.uid(STRANGER).gid(STRANGER);
     }
     allow(&folder.path(GREETER), 0o400);
     for name in ["greeter/etc", "greeter", ""] {

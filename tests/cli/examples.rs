@@ -26,17 +26,20 @@ fn examples(folder: &Folder, command: &str) -> Vec<String> {
     found
 }
 
-/// Runs `line` as a shell does that knows where the binary is.
-pub(super) fn shell(folder: &Folder, line: &str) -> Run {
+/// Returns a shell that knows where the binary is, and runs `line`.
+pub(super) fn shell_of(folder: &Folder, line: &str) -> Command {
     let binary = Path::new(env!("CARGO_BIN_EXE_countersign"));
     let mut path = vec![binary.parent().unwrap().to_owned()];
     path.extend(env::split_paths(&env::var_os("PATH").unwrap()));
-    let output = Command::new("sh")
-        .args(["-c", line])
-        .current_dir(folder.path(""))
-        .env("PATH", env::join_paths(path).unwrap())
-        .output()
-        .unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).current_dir(folder.path(""));
+    shell.env("PATH", env::join_paths(path).unwrap());
+    shell
+}
+
+/// Runs `line` as a shell does that knows where the binary is.
+pub(super) fn shell(folder: &Folder, line: &str) -> Run {
+    let output = shell_of(folder, line).output().unwrap();
     Run {
         code: output.status.code().unwrap(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

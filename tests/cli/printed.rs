@@ -13,7 +13,7 @@ use countersign::Reason;
 use countersign::internals::Code;
 use serde_json::Value;
 
-use super::examples::shell;
+use super::examples::{shell, shell_of};
 use super::free_port::free_port;
 use super::http::poll;
 use super::modules::{ANY_PORT, Running};
@@ -159,7 +159,7 @@ impl Odd {
             let lines = text
                 .lines()
                 .map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let found = lines.filter(|line| line["eventId"] == event).last()?;
+            let found = lines.filter(|line| line["eventId"] == event).next_back()?;
             let message = found["message"].as_str().unwrap();
             Some(message.split_once("message=").unwrap().1.to_owned())
         })
@@ -717,15 +717,8 @@ fn engine_is_ready_after_the_two_commands_that_pair_prints() {
 
 /// Types a command that goes on.
 fn started(folder: &Folder, line: &str) -> Running {
-    let binary = Path::new(env!("CARGO_BIN_EXE_countersign"))
-        .parent()
-        .unwrap();
-    let path = env::var("PATH").unwrap();
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &line.replace("countersign ", "exec countersign ")]);
-    shell.current_dir(folder.path(""));
-    shell.env("PATH", format!("{}:{path}", binary.display()));
-    Running::of(shell)
+    let line = line.replace("countersign ", "exec countersign ");
+    Running::of(shell_of(folder, &line))
 }
 
 #[test]
@@ -901,7 +894,7 @@ fn each_kind_of_command_that_is_printed_is_typed_by_a_test() {
         .iter()
         .flat_map(|text| text.split("CommandLine::new(\"").skip(1));
     let printed: BTreeSet<_> = starts.map(|rest| rest.split('"').next().unwrap()).collect();
-    let tests = ["printed", "remedies", "doctor_fixes"]
+    let stated = ["printed", "remedies", "doctor_fixes"]
         .map(|name| fs::read_to_string(root.join(format!("tests/cli/{name}.rs"))).unwrap())
         .concat();
 
@@ -913,7 +906,7 @@ fn each_kind_of_command_that_is_printed_is_typed_by_a_test() {
     let without_test: Vec<_> = TYPED
         .iter()
         .filter(|(start, name)| {
-            !printed.contains(start) || !tests.contains(&format!("fn {name}()"))
+            !printed.contains(start) || !stated.contains(&format!("fn {name}()"))
         })
         .collect();
 
