@@ -90,14 +90,6 @@ impl Change {
         new.chain(&self.files)
     }
 
-    /// Names the files that are in no module's home, where nothing remembers what is revoked.
-    pub fn forgetful(&self) -> impl Iterator<Item = &Path> {
-        let wanted = self.files.iter().map(|file| (&file.path, &file.wanted));
-        let revoked = wanted.filter(|(_, all)| all.iter().any(|one| one.record.is_some()));
-        let paths = revoked.map(|(path, _)| path.as_path());
-        paths.filter(|path| Home::new(path).memory().is_none())
-    }
-
     /// Writes the files in order, or none of them if one cannot be written; then what their homes
     /// are to remember of revoked keys.
     ///
@@ -220,10 +212,10 @@ impl EditedFile {
         let mut files: Vec<_> = given
             .map(|((file, part), text)| {
                 let documents = text.is_some().then(|| read.documents_in(file));
-                let heading = heading.filter(|_| *file == path);
+                let above = heading.filter(|_| *file == path);
                 Self {
                     main: path.to_owned(),
-                    ..Self::edited(file, text, part, heading, documents)
+                    ..Self::edited(file, text, part, above, documents)
                 }
             })
             .collect();
@@ -309,6 +301,12 @@ impl EditedFile {
     /// Returns `true` if the file exists already.
     pub fn is_there(&self) -> bool {
         self.before.is_some()
+    }
+
+    /// Returns `true` if a revocation is written where no home remembers it.
+    pub fn is_forgetful(&self) -> bool {
+        let mut wanted = self.wanted.iter();
+        wanted.any(|one| one.record.is_some()) && Home::new(&self.path).memory().is_none()
     }
 
     /// Names the variables of this process that override what a new file says, each with the

@@ -202,8 +202,8 @@ impl Demo<'_> {
 
     /// Calls the DPM with each of the bad tokens.
     async fn refused(&mut self, address: &Target) -> Result<(), Refused> {
-        let answers = answers(&self.folder.join("dpe"), address).await;
-        let answers = answers.map_err(cannot("call the DPM"))?;
+        let found = answers(&self.folder.join("dpe"), address).await;
+        let answers = found.map_err(cannot("call the DPM"))?;
         let held = answers.iter().all(|(_, held)| *held);
         self.step(
             "refused",

@@ -26,6 +26,7 @@ use crate::diagnostic::Findings;
 use crate::identity::{DeploymentName, Environment, ModuleType, NameError, Role};
 use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey};
 use crate::properties::FileText;
+use crate::properties::name::same;
 
 /// How many faults of a text are shown.
 const MOST_FAULTS: usize = 20;
@@ -251,16 +252,17 @@ impl<'a> View<'a> {
         }
         let trusts = peer.map(|peer| &peer.trusts);
         let owner = trusts.and_then(|trusts| trusts.owner_of(key.verifying_key()));
-        let known = trusts.and_then(|trusts| Environment::new(trusts.environment(owner?)?).ok());
-        let environment = match options.environment.clone().or(known) {
+        let theirs = trusts.and_then(|trusts| Environment::new(trusts.environment(owner?)?).ok());
+        let environment = match options.environment.clone().or(theirs) {
             Some(environment) => environment,
             None => Environment::new("dev").map_err(|error| no_name(member, error))?,
         };
         let found = self.text(OWN_NAME);
         let default = format!("{}-{environment}", member.module);
+        let known = found.or(owner);
         let deployment = match &member.name {
-            Some(name) => name.clone(),
-            None => DeploymentName::new(found.or(owner).unwrap_or(&default))
+            Some(name) if !known.is_some_and(|known| same(known, name.as_str())) => name.clone(),
+            _ => DeploymentName::new(known.unwrap_or(&default))
                 .map_err(|error| no_name(member, error))?,
         };
         match found {

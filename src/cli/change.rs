@@ -59,31 +59,7 @@ impl How {
         shown: &str,
         console: &Console,
     ) -> Result<(), Refused> {
-        for file in &change.files {
-            if let Some((before, after)) = file.mode_change() {
-                let path = file.path.display();
-                console.warn(&format!(
-                    "permissions tightened from {before:04o} to {after:04o} for a private key: only \
-                     the owner and the group of `{path}` can read it then; if the module runs as \
-                     another user, give it to that one with `chown`"
-                ));
-            }
-        }
-        for file in &change.files {
-            for (variable, setting) in file.overridden() {
-                let path = file.path.display();
-                console.warn(&format!(
-                    "the variable `{variable}` of this shell overrides `{setting}` in `{path}`: a \
-                     module that is started from here does not use what the file says"
-                ));
-            }
-        }
-        for path in change.forgetful() {
-            console.note(&format!(
-                "`{}` is in no module's home: only the file itself says which keys are revoked",
-                path.display()
-            ));
-        }
+        warn_of(change, console);
         let mut files = change.files.iter();
         let modifies = files.any(|file| file.is_there() && !file.is_empty());
         if !modifies || self.dry_run || self.yes {
@@ -104,6 +80,31 @@ impl How {
             (true, _) => "nothing to do\n",
             (false, true) => "\nnothing was written (--dry-run)\n",
             (false, false) => "",
+        }
+    }
+}
+
+/// Says what a person should know before a change is made.
+pub(super) fn warn_of(change: &Change, console: &Console) {
+    for file in &change.files {
+        let path = file.path.display();
+        if let Some((before, after)) = file.mode_change() {
+            console.warn(&format!(
+                "permissions tightened from {before:04o} to {after:04o} for a private key: only the \
+                 owner and the group of `{path}` can read it then; if the module runs as another \
+                 user, give it to that one with `chown`"
+            ));
+        }
+        for (variable, setting) in file.overridden() {
+            console.warn(&format!(
+                "the variable `{variable}` of this shell overrides `{setting}` in `{path}`: a module \
+                 that is started from here does not use what the file says"
+            ));
+        }
+        if file.is_forgetful() {
+            console.note(&format!(
+                "`{path}` is in no module's home: only the file itself says which keys are revoked"
+            ));
         }
     }
 }

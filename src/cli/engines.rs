@@ -42,8 +42,8 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::List(home) => home,
         Command::Show(show) => &show.home,
     };
-    let dpm = dpm(home, console)?;
-    let asked = dpm.ask(Instant::now() + PATIENCE, greeting::list_engines);
+    let callee = dpm(home, console)?;
+    let asked = callee.ask(Instant::now() + PATIENCE, greeting::list_engines);
     let listed = runtime()?.block_on(asked).map_err(refused)?;
     let engines: Vec<_> = listed.into_iter().map(Shown::from).collect();
     match command {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::change::{How, ask, changes, ended, files_in_json};
+use super::change::{How, ask, changes, ended, files_in_json, warn_of};
 use super::input;
 use super::output::{Answer, Console, add, counted, example, table};
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
@@ -285,6 +285,7 @@ fn accept(arguments: &Accept, console: &Console) -> Answer {
     let member = arguments.module.member(arguments.name.clone())?;
     let plan = pairing::plan(&[member], Some(&theirs), &arguments.common.options(false))?;
     present(&plan, console);
+    warn_of(&plan.change, console);
     finish(&plan, &arguments.common.how, console)
 }
 

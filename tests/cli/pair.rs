@@ -582,6 +582,28 @@ fn pair_changes_a_setting_where_an_active_profile_has_it() {
 }
 
 #[test]
+fn a_name_that_files_have_is_found_in_any_spelling() {
+    let folder = Folder::new();
+    folder.run(PAIR).exits(0);
+    let before = [DPM, DPE].map(|file| folder.read(file));
+
+    let names = "--name dpm=DPM-Dev --name dpe=dpeDEV";
+    folder.run(&format!("{PAIR} {names} --yes")).exits(0);
+    assert_eq!([DPM, DPE].map(|file| folder.read(file)), before);
+
+    let lines = before[0].lines();
+    let unnamed: Vec<_> = lines
+        .filter(|line| !line.starts_with("countersign."))
+        .collect();
+    folder.write(DPM, unnamed.join("\n") + "\n");
+    folder.run(&format!("{PAIR} {names} --yes")).exits(0);
+    assert_eq!(
+        value(&folder, DPM, "countersign.deployment.name"),
+        "dpm-dev"
+    );
+}
+
+#[test]
 fn pair_warns_of_a_variable_above_a_new_file() {
     let folder = Folder::new();
     let output = command(&folder.path(""))

@@ -92,8 +92,8 @@ fn address(text: &str) -> Result<(DeploymentName, Target), String> {
     let (name, place) = text.split_once('=').ok_or(form)?;
     let name = DeploymentName::new(name).map_err(|error| error.to_string())?;
     let (host, port) = place.rsplit_once(':').ok_or(form)?;
-    let port = port.parse().map_err(|_error| form)?;
-    Ok((name, Target::new(host.trim_matches(['[', ']']), port)))
+    let number = port.parse().map_err(|_error| form)?;
+    Ok((name, Target::new(host.trim_matches(['[', ']']), number)))
 }
 
 impl FileArguments {
