@@ -1,7 +1,6 @@
 //! `countersign rotate`: a new key for a module, while it and its peers run.
 
-mod arguments;
-mod shown;
+mod interface;
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,9 +15,8 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
 use crate::jose::Fingerprint;
-pub(super) use arguments::Command;
-use arguments::{FileArguments, StepArguments};
-use shown::left;
+pub(super) use interface::Command;
+use interface::{FileArguments, StepArguments, left};
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
@@ -32,8 +30,8 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             if let Some(damage) = rotation.damage() {
                 console.findings(damage.iter());
             }
-            let report = shown::in_json(&rotation, files);
-            console.reply(shown::status(&rotation, files), &report)?;
+            let report = interface::in_json(&rotation, files);
+            console.reply(interface::status(&rotation, files), &report)?;
             Ok(Exit::Done)
         }
     }
@@ -77,7 +75,7 @@ fn conclude(
     let files = &arguments.files;
     still_trusting(plan.step, rotation, files, console);
     let after = files.read()?;
-    let text = shown::step(plan, &after, arguments);
+    let text = interface::step(plan, &after, arguments);
     if let (Step::Prepare, true, Some(block)) = (plan.step, files.one_side, after.hand_over())
         && console.format == Format::Text
     {
@@ -85,7 +83,7 @@ fn conclude(
         console.present(&format!("words   {}", block.words()));
         console.answer(block.block())?;
     } else {
-        console.reply(text, &shown::step_in_json(plan, &after, arguments))?;
+        console.reply(text, &interface::step_in_json(plan, &after, arguments))?;
     }
     ended.map(|()| Exit::Done)
 }
