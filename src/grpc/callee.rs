@@ -222,7 +222,7 @@ impl Callee {
     }
 }
 
-fn invalid(why: String) -> Refusal {
+pub(super) fn invalid(why: impl Into<String>) -> Refusal {
     Refusal::new(Reason::ProofInvalid, why)
 }
 

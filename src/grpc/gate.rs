@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::request::Parts;
@@ -58,12 +57,9 @@ impl Gate {
         is_any_transport: bool,
     ) -> Result<Option<VerifiedToken>, Refused> {
         let path = metadata::path(&head.uri);
-        let address = carrier::address_in(&head.extensions);
         if !is_any_transport {
-            self.plaintext.judge(&head.extensions).map_err(|refusal| {
-                let status = refuse(refusal.reason, None);
-                self.rejected(refusal, status, path, address)
-            })?;
+            let judged = self.plaintext.judge(&head.extensions);
+            judged.map_err(|refusal| self.rejected(refusal, head, false))?;
         }
         let rule = self.rules.find(path);
         if rule.is_some_and(|rule| rule.everyone) {
@@ -79,11 +75,8 @@ impl Gate {
             Accept::Peers
         };
         let token = self.verify(head, accept).map_err(|refusal| {
-            let status = match refusal.caller {
-                Caller::Deployment(_) => refuse_in_full(&refusal),
-                Caller::Unverified | Caller::OwnModule => refuse(refusal.reason, None),
-            };
-            self.rejected(refusal, status, path, address)
+            let in_full = refusal.deployment().is_some();
+            self.rejected(refusal, head, in_full)
         })?;
         let placed = listener::verified(&head.extensions, &token, self.verifier.trust());
         placed.map_err(|full| {
@@ -113,8 +106,7 @@ impl Gate {
                     issuer: Some(token.issuer().to_owned()),
                     ..refusal
                 };
-                let status = refuse(refusal.reason, None);
-                self.rejected(refusal, status, path, address)
+                self.rejected(refusal, head, false)
             })?;
         }
         self.metrics.accepted(token.identity().module().as_str());
@@ -130,12 +122,10 @@ impl Gate {
         if !is_asked || !metadata::has_token(&head.headers) {
             return None;
         }
-        let verified = self.verify(head, Accept::Peers).map_err(|refusal| {
-            let status = refuse(refusal.reason, None);
-            let address = carrier::address_in(&head.extensions);
-            self.rejected(refusal, status, metadata::path(&head.uri), address)
-        });
-        let token = verified.ok()?;
+        let verified = self.verify(head, Accept::Peers);
+        let token = verified
+            .map_err(|refusal| self.rejected(refusal, head, false))
+            .ok()?;
         // Where its deployment has all its places, the connection stays a stranger's.
         let _ = listener::verified(&head.extensions, &token, self.verifier.trust());
         Some(token)
@@ -165,15 +155,9 @@ impl Gate {
         }
     }
 
-    /// Logs a refusal in full, unless one like it was logged a moment ago, and answers with
-    /// `status`, which says what the caller may know.
-    fn rejected(
-        &self,
-        refusal: Refusal,
-        status: Status,
-        path: &str,
-        peer: Option<SocketAddr>,
-    ) -> Refused {
+    /// Logs a refusal in full, unless one like it was logged a moment ago; the caller learns it
+    /// `in_full` or its reason alone.
+    fn rejected(&self, refusal: Refusal, head: &Parts, in_full: bool) -> Refused {
         let trust = self.verifier.trust().current();
         let caller = refusal
             .deployment()
@@ -183,13 +167,18 @@ impl Gate {
         let call = RejectedCall {
             reason: refusal.reason.as_str(),
             fingerprint: refusal.key_id.as_deref(),
-            peer,
-            method: path,
+            peer: carrier::address_in(&head.extensions),
+            method: metadata::path(&head.uri),
             detail: &refusal.detail,
             help: refusal.reason.help(),
         };
         let owner = refusal.deployment().map(DeploymentName::as_str);
         self.rejections.log(owner, refusal.reason.status(), &call);
+        let status = if in_full {
+            refuse_in_full(&refusal)
+        } else {
+            refuse(refusal.reason, None)
+        };
         Refused {
             status,
             caller: refusal.issuer,

@@ -183,25 +183,21 @@ impl Readiness {
     }
 
     async fn report(&mut self) {
-        self.look();
-        self.grpc.report(self.module.health().is_ready()).await;
-    }
-
-    fn look(&mut self) {
         self.keys.up(describe(&self.module.trust().load()));
-        let Some(replay) = &self.replay else {
-            return;
-        };
-        if let Some(left) = self.module.not_ready_for() {
-            let seconds = left.as_secs() + 1;
-            replay.down(format!(
-                "each token is accepted once; tokens from before the start are refused for \
-                 {seconds} s more"
-            ));
-        } else {
-            replay.up("each token is accepted once");
-            self.replay = None;
+        match (&self.replay, self.module.not_ready_for()) {
+            (None, _) => {}
+            (Some(replay), Some(left)) => {
+                let seconds = left.as_secs() + 1;
+                replay.down(format!(
+                    "each token is accepted once; tokens from before the start are refused for {seconds} s more"
+                ));
+            }
+            (Some(replay), None) => {
+                replay.up("each token is accepted once");
+                self.replay = None;
+            }
         }
+        self.grpc.report(self.module.health().is_ready()).await;
     }
 }
 

@@ -17,7 +17,7 @@ use super::authorize::method_paths;
 use super::session::Polled;
 use super::status::number;
 use crate::proto;
-use crate::telemetry::metrics::{GrpcMethod, GrpcSide, MethodMetrics, Metrics};
+use crate::telemetry::metrics::{GrpcSide, MethodMetrics, Metrics};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -64,16 +64,12 @@ impl Counters {
         let by_path: HashMap<_, _> = methods.collect();
         let labelled = by_path.into_iter().filter_map(|(path, kind)| {
             let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
-            let labels = GrpcMethod {
-                kind,
-                service: service.to_owned(),
-                method: method.to_owned(),
-            };
-            Some((path.to_owned(), Arc::new(metrics.of_method(side, &labels))))
+            let counted = metrics.of_method(side, &[service, kind, method]);
+            Some((path.to_owned(), Arc::new(counted)))
         });
         Self(Arc::new(Methods {
             by_path: labelled.collect(),
-            other: Arc::new(metrics.of_method(side, &GrpcMethod::other())),
+            other: Arc::new(metrics.of_method(side, &["other"; 3])),
         }))
     }
 

@@ -3,7 +3,6 @@
 
 pub(crate) mod authorize;
 mod body;
-mod call;
 mod callee;
 pub(crate) mod carrier;
 mod client;
@@ -22,15 +21,14 @@ mod session;
 mod standard;
 mod status;
 pub mod tls;
-mod wiring;
 
 pub use crate::failure::cause;
 pub(crate) use authorize::{MethodRules, Rule};
-pub(crate) use call::{call, call_over, is_late, up_to};
 pub use callee::UnknownDeployment;
 pub use carrier::{PeerInfo, caller, verified_token};
 pub(crate) use carrier::{Plaintext, is_loopback};
 pub use client::{AttachIdentity, AttachIdentityLayer, CallToken};
+pub(crate) use client::{call, call_over, is_late, up_to};
 pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
 pub(crate) use connect::{KeepAlive, channel_over};
 pub(crate) use gate::Rejections;
@@ -45,6 +43,7 @@ pub(crate) use module::Module;
 pub use module::{ModuleBuilder, ModuleError};
 pub use proof::{ProofMode, Proved};
 pub use serve::{Drained, ServeError, ServerOptions, serve};
+pub(crate) use serve::{Route, Wiring};
 pub use server::{VerifyIdentity, VerifyIdentityLayer};
 pub use session::HealthWatch;
 pub use standard::IdentityService;
@@ -54,4 +53,3 @@ pub(crate) use status::code_name;
 pub use status::{DOMAIN, reason_of, refusal_of, refuse};
 #[cfg(feature = "registry")]
 pub(crate) use status::{OwnKey, failure_of, kind_of, summary_and_detail};
-pub(crate) use wiring::{Route, Wiring};

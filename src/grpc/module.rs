@@ -19,9 +19,9 @@ use super::carrier::{Plaintext, Transport};
 use super::gate::Gate;
 use super::metrics::Counters;
 use super::proof::{Proofs, RequiredProof};
+use super::serve::{Route, TONICS_BYTES, Wiring};
 use super::session::{HealthWatch, Visits};
 use super::tls::{ClientTls, ClientTlsOptions, ServerTls, ServerTlsOptions, TlsError, TlsFiles};
-use super::wiring::{Route, TONICS_BYTES, Wiring};
 use super::{
     AttachIdentityLayer, ConnectError, ConnectionLimits, MethodRules, ProofMode, Rejections,
     Tokens, VerifyIdentityLayer,
@@ -471,12 +471,9 @@ impl Module {
         let own = trust.own();
         let trusted = trust.deployments().iter().map(|deployment| {
             let active = deployment.active_keys().count();
-            crate::telemetry::metrics::TrustedKeys {
-                deployment: deployment.name.as_str(),
-                module: deployment.module.as_str(),
-                active,
-                revoked: deployment.keys.len().saturating_sub(active),
-            }
+            let revoked = deployment.keys.len().saturating_sub(active);
+            let (name, module) = (deployment.name.as_str(), deployment.module.as_str());
+            (name, module, [active, revoked])
         });
         self.metrics.trusted(trusted);
         let made_at = own.key.made_at();

@@ -10,7 +10,7 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 use tonic::Status;
 
-use super::callee::{CallerToken, CallerTokens, Measured, Vouched};
+use super::callee::{CallerToken, CallerTokens, Measured, Vouched, invalid};
 use super::metadata;
 use super::session::Polled;
 use super::status::refuse_in_full;
@@ -104,7 +104,7 @@ impl Sent {
         let value = proofs.next().ok_or_else(missing)?;
         // Who was trusted when the call was made may not be so any more.
         let found = self.tokens.callee(&self.tokens.issuer.trust.current());
-        let known = found.map_err(|error| invalid(&error.to_string()))?;
+        let known = found.map_err(|error| invalid(error.to_string()))?;
         let (proof, callee) = match (value.to_str(), &known, proofs.next()) {
             (Ok(proof), Some(callee), None) => (proof, callee),
             (_, _, Some(_)) => return Err(invalid("the reply carries two proofs")),
@@ -144,10 +144,6 @@ impl Sent {
         self.vouched.set(Arc::clone(callee), key);
         Ok(Some(value.clone()))
     }
-}
-
-fn invalid(detail: &str) -> Refusal {
-    Refusal::new(Reason::ProofInvalid, detail)
 }
 
 fn missing() -> Refusal {

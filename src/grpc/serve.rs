@@ -1,6 +1,8 @@
 //! The one place where a server is put together.
 
 use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Error as TransportError, Server};
 
-use super::VerifyIdentityLayer;
 use super::listener::{Acceptor, ConnectionLimits};
 use super::metrics::Largest;
 use super::session::{HealthWatch, Visits};
 use super::tls::ServerTls;
+use super::{ConnectionOptions, Target, VerifyIdentityLayer};
 use crate::admission::Connections;
+use crate::identity::DeploymentName;
 
 /// How long connections that never sent a request may stay after a shutdown began: one may be on
 /// its way.
@@ -137,8 +140,19 @@ pub async fn serve(
     let stop = CancellationToken::new();
     let visits = Visits::new(options.connections.visit, options.health_watch);
     let gate = Arc::clone(&layer.gate);
+    let limits = options.connections;
+    // tonic cuts a connection at age and grace without asking it to end in between; here tonic
+    // asks and the listener cuts.
     let mut server = pin!(
-        builder(&options)
+        Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .timeout(options.request_timeout)
+            .max_concurrent_streams(CONCURRENT_STREAMS)
+            .max_connection_age(limits.age)
+            .http2_max_header_list_size(HEADER_LIST_BYTES)
+            .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+            .http2_keepalive_interval(Some(limits.keepalive_interval))
+            .http2_keepalive_timeout(Some(limits.keepalive_timeout))
             .layer(VerifyIdentityLayer {
                 visits,
                 largest: Some(options.largest()),
@@ -161,21 +175,6 @@ pub async fn serve(
     }
     stop.cancel();
     drain(server, &connections, options.shutdown_deadline).await
-}
-
-fn builder(options: &ServerOptions) -> Server {
-    let limits = &options.connections;
-    // tonic cuts a connection at age and grace without asking it to end in between; here tonic
-    // asks and the listener cuts.
-    Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .timeout(options.request_timeout)
-        .max_concurrent_streams(CONCURRENT_STREAMS)
-        .max_connection_age(limits.age)
-        .http2_max_header_list_size(HEADER_LIST_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        .http2_keepalive_interval(Some(limits.keepalive_interval))
-        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
 }
 
 async fn drain(
@@ -205,4 +204,52 @@ impl Drop for CutOnDrop {
     fn drop(&mut self) {
         self.0.cut_all();
     }
+}
+
+/// tonic's own limit of a message.
+pub(super) const TONICS_BYTES: usize = 4 * 1024 * 1024;
+
+/// How the module of a file serves and calls.
+#[derive(Debug)]
+pub(crate) struct Wiring {
+    /// The main file.
+    pub(crate) file: PathBuf,
+    /// Whether the module follows its file.
+    pub(crate) is_followed: bool,
+    /// Where gRPC is served, if the file says it.
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Where HTTP is served, if the file says it.
+    pub(crate) http: Option<SocketAddr>,
+    /// Further host names of the HTTP port.
+    pub(crate) http_hosts: Vec<String>,
+    /// Whether HTTP shows metrics beyond loopback.
+    pub(crate) http_metrics: bool,
+    /// The server's bounds and TLS.
+    pub(crate) server: ServerOptions,
+    /// The connections.
+    pub(crate) routes: Vec<Route>,
+    /// The largest message that is accepted of a server, in bytes.
+    pub(crate) client_bytes: usize,
+}
+
+impl Wiring {
+    pub(super) fn largest_reply(&self) -> Largest {
+        let setting = "ataccama.client.grpc.properties.max-message-size";
+        Largest(self.client_bytes, setting)
+    }
+}
+
+/// A connection, `ataccama.client.connection.<c>`.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Its name, which is the module type to call where it names no deployment.
+    pub(crate) name: String,
+    /// Where it leads.
+    pub(crate) target: Target,
+    /// The deployment that it names.
+    pub(crate) deployment: Option<DeploymentName>,
+    /// Whether the file has it; `dpm` has a default.
+    pub(crate) is_written: bool,
+    /// How to connect.
+    pub(crate) options: ConnectionOptions,
 }

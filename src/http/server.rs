@@ -61,7 +61,15 @@ const RELIEF: usize = 8;
 /// what the site's access allows.
 pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
     let details = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
-    let connections = Arc::new(Connections::new(bounds()));
+    let connections = Arc::new(Connections::new(Bounds {
+        // Most of the process's file descriptors are for gRPC.
+        total: (descriptors() / 8).clamp(8, MOST),
+        per_address: MOST_OF_ONE,
+        per_owner: 0,
+        chance: CHANCE,
+        first_request: WHOLE,
+        age: WHOLE,
+    }));
     let mut open = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -106,18 +114,6 @@ async fn connection(tcp: TcpStream, mut seat: Seat, site: Site, details: bool) {
         // Whatever went wrong, the connection is over; its peer knows best.
         _ = served => {}
         () = poll_fn(|cx| seat.poll_cut(cx)) => {}
-    }
-}
-
-/// Most of the process's file descriptors are for gRPC.
-fn bounds() -> Bounds {
-    Bounds {
-        total: (descriptors() / 8).clamp(8, MOST),
-        per_address: MOST_OF_ONE,
-        per_owner: 0,
-        chance: CHANCE,
-        first_request: WHOLE,
-        age: WHOLE,
     }
 }
 

@@ -1,11 +1,10 @@
 //! What a caller may do to an engine, and how the engine's record changes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::time::Instant;
 
-use super::engine_log::{EngineLog, News};
 use super::store::{EngineStore, Expected, Stored};
 use super::{Creations, Limits, Registrant, RegistryError};
 use crate::clock::Clock;
@@ -13,7 +12,7 @@ use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus,
 };
 use crate::engine::{Event, transition};
-use crate::telemetry::events;
+use crate::telemetry::{Ledger, events};
 
 /// How a dial-back ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,8 +37,27 @@ pub struct EngineRegistry {
     clock: Arc<dyn Clock>,
     limits: Limits,
     // Held while an engine is counted and created, so that the limits are exact.
-    creations: Mutex<Creations>,
-    log: EngineLog,
+    creations: tokio::sync::Mutex<Creations>,
+    /// What is logged of each engine, and of failures of the store by their cause.
+    news: Mutex<Ledger<(EngineId, News)>>,
+    failures: Mutex<Ledger<String>>,
+}
+
+/// How many kinds of events of engines are counted one by one, and how many lines a minute each
+/// gets.
+const MOST_NEWS: usize = 2048;
+const BURST: u32 = 4;
+
+/// How many causes of a store's failures are counted one by one.
+const MOST_CAUSES: usize = 16;
+
+/// A kind of event of an engine.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum News {
+    Registered,
+    Deregistered,
+    Status,
+    Failure,
 }
 
 impl EngineRegistry {
@@ -49,8 +67,9 @@ impl EngineRegistry {
             store,
             clock,
             limits,
-            creations: Mutex::default(),
-            log: EngineLog::default(),
+            creations: tokio::sync::Mutex::default(),
+            news: Mutex::new(Ledger::new(MOST_NEWS, BURST)),
+            failures: Mutex::new(Ledger::new(MOST_CAUSES, 1)),
         }
     }
 
@@ -255,12 +274,10 @@ impl EngineRegistry {
         self.report_status(&updated, None);
         if let Some(failure) = &updated.after.dial_back_failure
             && reason_changed
-            && let Some(suppressed) = self.log.admit(&updated.after, News::Failure)
+            && let Some(suppressed) = self.admit(&updated.after, News::Failure)
         {
             events::engine_check_failed(&updated.after, failure, suppressed);
         }
-        let why = updated.after.status_reason.as_deref();
-        self.log.status(None, &updated.after, why);
         Ok(updated.after)
     }
 
@@ -277,8 +294,6 @@ impl EngineRegistry {
         let mut changed = 0;
         for engine in self.all().await? {
             if engine.last_seen_at > oldest {
-                let why = engine.status_reason.as_deref();
-                self.log.status(None, &engine, why);
                 continue;
             }
             let inactivated = self.update(engine.id, |engine| {
@@ -327,7 +342,7 @@ impl EngineRegistry {
         };
         // Where it has just come back, the caller looks again.
         if self.store.remove(oldest.engine.id, oldest.revision).await? {
-            self.log.forgotten(&oldest.engine);
+            events::forget_engine(&oldest.engine);
         }
         Ok(true)
     }
@@ -386,7 +401,7 @@ impl EngineRegistry {
     }
 
     fn log_registration(&self, news: News, caller: &Registrant, engine: &Engine) {
-        if let Some(suppressed) = self.log.admit(engine, news) {
+        if let Some(suppressed) = self.admit(engine, news) {
             let is_new = news == News::Registered;
             events::engine_registration(is_new, &caller.identity, engine, suppressed);
         }
@@ -394,14 +409,25 @@ impl EngineRegistry {
 
     /// Logs that the store failed.
     pub(crate) fn log_failure(&self, cause: &str) {
-        self.log.store_failed(cause);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = failures.admit(cause.to_owned(), Instant::now()) {
+            events::registry_failed(cause, suppressed);
+        }
     }
 
     fn report_status(&self, updated: &Updated, reason: Option<&str>) {
-        if updated.status_changed() {
-            let old = Some(updated.before.status);
-            self.log.status(old, &updated.after, reason);
+        let Updated { before, after } = updated;
+        if updated.status_changed()
+            && let Some(suppressed) = self.admit(after, News::Status)
+        {
+            events::set_engine_status(after, before.status, reason, suppressed);
         }
+    }
+
+    /// If `news` of `engine` is to be logged, returns how many like it were not.
+    fn admit(&self, engine: &Engine, news: News) -> Option<u64> {
+        let mut ledger = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.admit((engine.id, news), Instant::now())
     }
 }
 

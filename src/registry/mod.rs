@@ -1,7 +1,6 @@
 //! The registry of engines: who may register which engine, and the status of each.
 
 mod address_policy;
-mod engine_log;
 mod engine_registry;
 pub mod store;
 

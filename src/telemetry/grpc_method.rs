@@ -9,29 +9,6 @@ pub enum GrpcSide {
     Client,
 }
 
-/// A method's labels.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct GrpcMethod {
-    /// `unary`, `client_stream`, `server_stream` or `bidi_stream`.
-    pub kind: &'static str,
-    /// The service with its package.
-    pub service: String,
-    /// The method.
-    pub method: String,
-}
-
-impl GrpcMethod {
-    /// Returns the labels of every method that has no series of its own, since anyone can invent
-    /// names.
-    pub fn other() -> Self {
-        Self {
-            kind: "other",
-            service: "other".to_owned(),
-            method: "other".to_owned(),
-        }
-    }
-}
-
 /// The status codes by their number: as the gRPC specification spells them, and as Go does and
 /// dashboards expect.
 pub(crate) const CODES: [(&str, &str); 17] = [

@@ -8,7 +8,7 @@ mod families;
 
 pub use families::{EngineMetrics, MethodMetrics};
 
-pub use super::grpc_method::{GrpcMethod, GrpcSide};
+pub use super::grpc_method::GrpcSide;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -49,18 +49,9 @@ pub struct Metrics {
     client: MethodFamilies,
 }
 
-/// The keys of a trusted deployment, for [`Metrics::trusted`].
-#[derive(Clone, Copy, Debug)]
-pub struct TrustedKeys<'a> {
-    /// Its name.
-    pub deployment: &'a str,
-    /// Its module type.
-    pub module: &'a str,
-    /// How many of its keys may sign.
-    pub active: usize,
-    /// How many are revoked.
-    pub revoked: usize,
-}
+/// A trusted deployment: its name, its module type, how many of its keys may sign and how many are
+/// revoked.
+pub type TrustedKeys<'a> = (&'a str, &'a str, [usize; 2]);
 
 impl Metrics {
     /// Creates the metrics of a module of the type `module`. `reasons` are the words with which it
@@ -275,15 +266,14 @@ impl Metrics {
     pub fn trusted<'a>(&self, deployments: impl IntoIterator<Item = TrustedKeys<'a>>) {
         let mut modules = BTreeSet::from(["", &self.module]);
         let mut names = BTreeSet::new();
-        for keys in deployments {
-            let name = keys.deployment;
-            for (state, number) in [("active", keys.active), ("revoked", keys.revoked)] {
+        for (name, module, [active, revoked]) in deployments {
+            for (state, number) in [("active", active), ("revoked", revoked)] {
                 let gauge = self.trusted_keys.with_label_values(&[name, state]);
                 gauge.set(count(number));
             }
             self.tokens_issued.with_label_values(&[name]);
             names.insert(name);
-            modules.insert(keys.module);
+            modules.insert(module);
         }
         for module in &modules {
             // No unknown caller is accepted.
@@ -316,11 +306,12 @@ impl Metrics {
         self.engines.clone()
     }
 
-    /// Returns what `side` counts of `method`, all of it 0 if it is new.
-    pub fn of_method(&self, side: GrpcSide, method: &GrpcMethod) -> MethodMetrics {
+    /// Returns what `side` counts of a method with these `labels`, all of it 0 if it is new: the
+    /// service with its package, how it streams, the method.
+    pub fn of_method(&self, side: GrpcSide, labels: &[&str; 3]) -> MethodMetrics {
         match side {
-            GrpcSide::Server => self.server.of(method),
-            GrpcSide::Client => self.client.of(method),
+            GrpcSide::Server => self.server.of(labels),
+            GrpcSide::Client => self.client.of(labels),
         }
     }
 

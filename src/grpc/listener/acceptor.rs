@@ -52,7 +52,9 @@ pub(in crate::grpc) struct Acceptor {
     rejections: Arc<Rejections>,
     handshakes: JoinSet<Handshake>,
     refusals: Refusals,
-    crowd: Crowd,
+    /// How many connections were closed for want of room, and when the last one was.
+    closed: u64,
+    crowded: Option<Instant>,
     /// When to look for connections that are overdue.
     sweep: Option<Instant>,
 }
@@ -74,7 +76,8 @@ impl Acceptor {
             limits,
             tls,
             trust: Arc::clone(gate.verifier.trust()),
-            crowd: Crowd::new(Arc::clone(&gate.rejections)),
+            closed: 0,
+            crowded: None,
             rejections: Arc::clone(&gate.rejections),
             handshakes: JoinSet::new(),
             refusals: Refusals::default(),
@@ -87,7 +90,7 @@ impl Acceptor {
         let mut trust = self.trust.subscribe();
         trust.mark_changed();
         loop {
-            let wake = self.sweep.into_iter().chain(self.crowd.calm_at()).min();
+            let wake = self.sweep.into_iter().chain(self.calm_at()).min();
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((tcp, peer)) => self.welcome(tcp, peer, &ready).await,
@@ -119,7 +122,34 @@ impl Acceptor {
                 let soon = now + self.limits.visit / SLACK;
                 self.sweep = next.map(|due| due.min(soon).max(now + SWEEP));
             }
-            self.crowd.settle(now);
+            self.settle(now);
+        }
+    }
+
+    /// Notes that `closed` connections were closed because of `crowding`.
+    fn note(&mut self, crowding: &Crowding, closed: usize, now: Instant) {
+        self.crowded = Some(now);
+        self.closed = self.closed.saturating_add(closed as u64);
+        let (own, class) = (Rejections::OWN, Code::ResourceExhausted);
+        let kind = discriminant(crowding);
+        if let Some(suppressed) = self.rejections.admit(own, class, kind) {
+            events::listener_crowded(crowding, suppressed);
+        }
+    }
+
+    /// Returns when the listener will be calm; `None` if it is calm now.
+    fn calm_at(&self) -> Option<Instant> {
+        self.crowded.map(|last| last + CALM)
+    }
+
+    /// Logs that the listener is calm again, if it is.
+    fn settle(&mut self, now: Instant) {
+        if self.calm_at().is_some_and(|calm| calm <= now) {
+            self.crowded = None;
+            let (own, class) = (Rejections::OWN, Code::ResourceExhausted);
+            if self.rejections.admit(own, class, "calm").is_some() {
+                events::listener_calm(std::mem::take(&mut self.closed));
+            }
         }
     }
 
@@ -128,12 +158,12 @@ impl Acceptor {
         let mut seat = match self.connections.admit(peer.ip(), now) {
             Ok((seat, crowding)) => {
                 if let Some(crowding) = crowding {
-                    self.crowd.note(&crowding, 1, now);
+                    self.note(&crowding, 1, now);
                 }
                 seat
             }
             Err(crowding) => {
-                self.crowd.note(&crowding, 1, now);
+                self.note(&crowding, 1, now);
                 if self.tls.is_none() {
                     self.refusals.refuse(tcp, &crowding);
                 }
@@ -179,7 +209,7 @@ impl Acceptor {
         }
         let closed = self.connections.relieve(RELIEF);
         let crowding = Crowding::System(error.to_string());
-        self.crowd.note(&crowding, closed, Instant::now());
+        self.note(&crowding, closed, Instant::now());
         if closed == 0 {
             sleep(BACK_OFF).await;
         } else {
@@ -201,51 +231,6 @@ async fn hand_over(ready: &Ready, stream: Stream) {
 
 /// Without an incident for this long the listener is calm.
 const CALM: Duration = Duration::from_secs(10);
-
-/// Counts what is closed for want of room.
-#[derive(Debug)]
-pub(super) struct Crowd {
-    rejections: Arc<Rejections>,
-    closed: u64,
-    last: Option<Instant>,
-}
-
-impl Crowd {
-    pub(super) fn new(rejections: Arc<Rejections>) -> Self {
-        Self {
-            rejections,
-            closed: 0,
-            last: None,
-        }
-    }
-
-    /// Notes that `closed` connections were closed because of `crowding`.
-    pub(super) fn note(&mut self, crowding: &Crowding, closed: usize, now: Instant) {
-        self.last = Some(now);
-        self.closed = self.closed.saturating_add(closed as u64);
-        let (own, class) = (Rejections::OWN, Code::ResourceExhausted);
-        let kind = discriminant(crowding);
-        if let Some(suppressed) = self.rejections.admit(own, class, kind) {
-            events::listener_crowded(crowding, suppressed);
-        }
-    }
-
-    /// Returns when the listener will be calm; `None` if it is calm now.
-    pub(super) fn calm_at(&self) -> Option<Instant> {
-        self.last.map(|last| last + CALM)
-    }
-
-    /// Logs that the listener is calm again, if it is.
-    pub(super) fn settle(&mut self, now: Instant) {
-        if self.calm_at().is_some_and(|calm| calm <= now) {
-            self.last = None;
-            let (own, class) = (Rejections::OWN, Code::ResourceExhausted);
-            if self.rejections.admit(own, class, "calm").is_some() {
-                events::listener_calm(std::mem::take(&mut self.closed));
-            }
-        }
-    }
-}
 
 /// How long a peer may take to read why it is refused, and how much it may send meanwhile.
 const PARTING: Duration = Duration::from_millis(250);

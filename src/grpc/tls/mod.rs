@@ -1,7 +1,6 @@
 //! TLS for both ends of a channel: certificates from PEM files, trusted by an authority or by
 //! fingerprint. Nothing here falls back to plaintext, and nothing is process-wide.
 
-mod certificate;
 mod client;
 pub(crate) mod failure;
 mod files;
@@ -19,10 +18,10 @@ use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::version::TLS13;
 
-pub(crate) use certificate::Shown;
 pub use client::{ClientTls, ClientTlsOptions};
 pub(crate) use failure::{ClientFailure, ServerFailure};
 pub use files::OwnFiles;
+pub(crate) use files::Shown;
 pub(crate) use live::{ChangedTlsFiles, TlsFiles};
 pub(crate) use pins::certificate_fingerprint;
 pub use server::{ClientAuth, ServerTls, ServerTlsOptions};

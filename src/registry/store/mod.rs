@@ -117,39 +117,33 @@ impl EngineStore for MemoryStore {
     }
 
     fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
-        Box::pin(async move { Ok(self.state().replace(engine, expected)) })
+        Box::pin(async move {
+            let mut state = self.state();
+            let found = state.engines.get(&engine.id);
+            let is = found.map_or(Expected::Absent, |stored| Expected::At(stored.revision));
+            if is != expected {
+                return Ok(None);
+            }
+            state.last_revision += 1;
+            let stored = Stored {
+                revision: Revision(state.last_revision),
+                engine: Arc::new(engine),
+            };
+            state.engines.insert(stored.engine.id, stored.clone());
+            Ok(Some(stored))
+        })
     }
 
     fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
-        Box::pin(async move { Ok(self.state().remove(id, revision)) })
-    }
-}
-
-impl State {
-    fn replace(&mut self, engine: Engine, expected: Expected) -> Option<Stored> {
-        let id = engine.id;
-        let found = match self.engines.get(&id) {
-            Some(stored) => Expected::At(stored.revision),
-            None => Expected::Absent,
-        };
-        if found != expected {
-            return None;
-        }
-        self.last_revision += 1;
-        let stored = Stored {
-            engine: Arc::new(engine),
-            revision: Revision(self.last_revision),
-        };
-        self.engines.insert(id, stored.clone());
-        Some(stored)
-    }
-
-    fn remove(&mut self, id: EngineId, revision: Revision) -> bool {
-        if self.engines.get(&id).map(|stored| stored.revision) != Some(revision) {
-            return false;
-        }
-        self.engines.remove(&id);
-        true
+        Box::pin(async move {
+            let mut state = self.state();
+            let found = state.engines.get(&id);
+            let is_there = found.is_some_and(|stored| stored.revision == revision);
+            if is_there {
+                state.engines.remove(&id);
+            }
+            Ok(is_there)
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, Result, TextEncoder,
 };
 
-use super::{GrpcMethod, GrpcSide};
+use super::GrpcSide;
 use crate::engine::EngineStatus;
 use crate::telemetry::CODES;
 
@@ -66,19 +66,18 @@ impl MethodFamilies {
         })
     }
 
-    /// Returns the series of `method`, all of them 0 if they are new.
-    pub(super) fn of(&self, method: &GrpcMethod) -> MethodMetrics {
-        let labels = [&*method.service, method.kind, &*method.method];
-        let [service, kind, name] = labels;
+    /// Returns the series with these `labels`, all of them 0 if they are new.
+    pub(super) fn of(&self, labels: &[&str; 3]) -> MethodMetrics {
+        let [service, kind, name] = *labels;
         MethodMetrics {
-            started: self.started.with_label_values(&labels),
-            requests: self.requests.with_label_values(&labels),
-            replies: self.replies.with_label_values(&labels),
+            started: self.started.with_label_values(labels),
+            requests: self.requests.with_label_values(labels),
+            replies: self.replies.with_label_values(labels),
             handled: CODES.map(|(_, code)| {
                 let of_code = [service, kind, name, code];
                 self.handled.with_label_values(&of_code)
             }),
-            seconds: self.seconds.with_label_values(&labels),
+            seconds: self.seconds.with_label_values(labels),
         }
     }
 }

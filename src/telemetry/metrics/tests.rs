@@ -18,12 +18,7 @@ fn value(metrics: &Metrics, series: &str) -> Option<String> {
     Some(line.rsplit(' ').next()?.to_owned())
 }
 
-const KEYS: TrustedKeys<'_> = TrustedKeys {
-    deployment: "dpe-dev",
-    module: "dpe",
-    active: 2,
-    revoked: 1,
-};
+const KEYS: TrustedKeys<'_> = ("dpe-dev", "dpe", [2, 1]);
 
 #[test]
 fn series_are_there_before_anything_is_counted() {
@@ -115,10 +110,7 @@ fn series_of_a_deployment_go_with_it_and_come_with_it() {
 #[test]
 fn series_of_a_module_type_stay_while_a_deployment_or_the_module_itself_is_of_it() {
     let metrics = metrics();
-    let other = TrustedKeys {
-        deployment: "dpe-two",
-        ..KEYS
-    };
+    let other = ("dpe-two", KEYS.1, KEYS.2);
     let accepted = |module| {
         let series = format!(
             r#"countersign_auth_requests_total{{module="{module}",reason="",result="accepted"}}"#
@@ -193,7 +185,7 @@ fn samples_are_counted_in_every_bucket_that_holds_them() {
 #[test]
 fn code_that_does_not_exist_counts_as_unknown() {
     let metrics = metrics();
-    let method = metrics.of_method(GrpcSide::Server, &GrpcMethod::other());
+    let method = metrics.of_method(GrpcSide::Server, &["other"; 3]);
 
     method.handled(16, 0.1);
     method.handled(99, 0.1);
@@ -215,13 +207,7 @@ fn code_that_does_not_exist_counts_as_unknown() {
 fn methods_whose_names_run_together_are_counted_apart() {
     let metrics = metrics();
     let of = |service: &str, method: &str| {
-        let (kind, service, method) = ("unary", service.to_owned(), method.to_owned());
-        let method = GrpcMethod {
-            kind,
-            service,
-            method,
-        };
-        metrics.of_method(GrpcSide::Server, &method)
+        metrics.of_method(GrpcSide::Server, &[service, "unary", method])
     };
     of("a.B", "Get").started();
     of("a.BG", "et").started();
@@ -266,7 +252,7 @@ fn every_family_has_help_and_type_and_stands_in_order() {
     metrics.trusted([KEYS]);
     drop(metrics.of_engines());
     for side in [GrpcSide::Server, GrpcSide::Client] {
-        drop(metrics.of_method(side, &GrpcMethod::other()));
+        drop(metrics.of_method(side, &["other"; 3]));
     }
     metrics.signs_with("k", None);
     metrics.certificates([("server", SystemTime::UNIX_EPOCH)]);
