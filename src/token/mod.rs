@@ -12,8 +12,8 @@ mod walk;
 
 pub(crate) use claims::MAX_OWN_MODULE_LIFETIME;
 pub use claims::{Policy, PolicyError};
-pub use issuer::{IssueError, IssuedToken, TokenIssuer};
-pub use proof::{Nonce, NonceError};
+pub use issuer::{IssueError, IssuedToken, Nonce, NonceError, TokenIssuer};
+
 pub use reason::{Caller, Clocks, Reason, Refusal, UnknownReason};
 pub use replay::{Replay, ReplayGuard};
 pub(crate) use rules::is_addressed_to;

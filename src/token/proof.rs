@@ -5,7 +5,6 @@
 //! request was sent, covers no byte of the bodies, and a pure relay passes it: TLS does those.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::claims::{required_number, seconds, text, time, whole_seconds};
 use super::issuer::sign;
-use super::{IssueError, Policy, Reason, Refusal};
+use super::{IssueError, Nonce, Policy, Reason, Refusal};
 use crate::clock::Clock;
 use crate::jose::{Compact, json};
 use crate::trust::{Deployment, TrustStore, TrustedKey};
@@ -282,53 +281,6 @@ fn signed_by<'a>(compact: &Compact<'_>, callee: &'a Deployment) -> Result<&'a Tr
 
 fn invalid(detail: String) -> Refusal {
     Refusal::new(Reason::ProofInvalid, detail)
-}
-
-/// 128 random bits, fresh for each attempt: what a proof must repeat. 22 base64url characters.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Nonce([u8; 16]);
-
-/// The machine gave no random bytes.
-#[derive(thiserror::Error)]
-#[error("the operating system gave no random bytes")]
-pub struct NoRandomness(#[source] getrandom::Error);
-
-crate::failure::debug_as_text!(NoRandomness);
-
-/// The text is not a nonce.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("a nonce is 22 characters of canonical base64url")]
-pub struct NonceError;
-
-impl Nonce {
-    /// Draws a fresh one.
-    ///
-    /// # Errors
-    ///
-    /// When the operating system gives no random bytes.
-    pub fn generate() -> Result<Self, NoRandomness> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(NoRandomness)?;
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for Nonce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
-    }
-}
-
-impl FromStr for Nonce {
-    type Err = NonceError;
-
-    fn from_str(text: &str) -> Result<Self, NonceError> {
-        let bytes = BASE64_URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()
-            .and_then(|b| b.try_into().ok());
-        bytes.map(Self).ok_or(NonceError)
-    }
 }
 
 #[cfg(test)]
