@@ -204,7 +204,7 @@ impl fmt::Display for EngineAddress {
 ///
 /// When it is neither an IP literal nor DNS labels; those may hold underscores, as the names of
 /// containers do.
-pub fn check_host(host: &str) -> Result<(), AddressError> {
+pub(crate) fn check_host(host: &str) -> Result<(), AddressError> {
     if host.is_empty() {
         return Err(AddressError::Empty);
     }
@@ -364,7 +364,7 @@ impl fmt::Display for EngineStatus {
 
 /// What happens to an engine that is already known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     /// Its owner registered it again, at the same address.
     Registered,
     /// A dial-back was answered with a valid proof.
@@ -382,7 +382,7 @@ pub enum Event {
 /// Returns the status that `event` leads to, or `None` if it changes nothing.
 ///
 /// Only [`Event::Proved`] leads to READY, and an INACTIVE engine comes back by registration only.
-pub fn transition(status: EngineStatus, event: Event) -> Option<EngineStatus> {
+pub(crate) fn transition(status: EngineStatus, event: Event) -> Option<EngineStatus> {
     use EngineStatus::{Disconnected, Inactive, New, Ready};
 
     match (status, event) {

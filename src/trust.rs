@@ -121,7 +121,7 @@ impl KeySet {
 
     /// Takes over from `before` what is the same in both, so that code that remembers it by its
     /// pointer sees that it did not change.
-    pub(super) fn continuing(mut self, before: &Self) -> Self {
+    fn continuing(mut self, before: &Self) -> Self {
         if self.own.is_same(&before.own) {
             self.own = Arc::clone(&before.own);
         }
@@ -135,7 +135,7 @@ impl KeySet {
     }
 
     /// Returns `true` if everything in this set was taken over from `before`.
-    pub(super) fn is_same(&self, before: &Self) -> bool {
+    fn is_same(&self, before: &Self) -> bool {
         let mut both = self.deployments.iter().zip(&before.deployments);
         Arc::ptr_eq(&self.own, &before.own)
             && self.deployments.len() == before.deployments.len()
@@ -321,7 +321,7 @@ impl OwnDeployment {
     }
 
     /// Returns `true` if `other` is the same in all that others see.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    fn is_same(&self, other: &Self) -> bool {
         self.module == other.module
             && self.name == other.name
             && self.key.verifying_key() == other.key.verifying_key()

@@ -14,8 +14,8 @@ use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
 use crate::grpc::{Target, UnknownDeployment, cause};
 use crate::properties::name::same;
+use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
-use crate::proto::status_word;
 use crate::telemetry::{Untrusted, UntrustedReason};
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diagnostic::{Code, Finding, Origin, quote, redact_name};
@@ -273,7 +274,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Returns a value that must be there, or reports `what` is missing; `hint` says what to write.
+    /// Returns a value that must be there, or reports `what`, which says that it is missing; `hint`
+    /// says what to write.
     pub fn required(
         &mut self,
         name: &str,
@@ -369,7 +371,8 @@ fn first_below(view: &View, ours: &[(usize, Placed)], path: &[&str]) -> Sourced 
     let first = entries.find(|(_, placed)| placed.is_below(path));
     let place = first.and_then(|(at, _)| {
         let span = view.entry(*at)?.key_span;
-        Some(Sourced::new("", view.document.origin(span.start)).with_entry(*at))
+        let origin = view.document.origin(span.start);
+        Some(Sourced::of_entry(*at, Arc::default(), origin))
     });
     let setting = path.iter().map(|segment| Cow::Owned((*segment).to_owned()));
     place

@@ -41,7 +41,7 @@ impl View {
     pub fn value(&self, at: usize) -> Option<Sourced> {
         let entry = self.entry(at)?;
         let origin = self.document.origin(entry.value_span.start);
-        Some(Sourced::new(entry.value(), origin).with_entry(at))
+        Some(Sourced::of_entry(at, Arc::clone(&entry.value), origin))
     }
 
     /// Returns what identifies the public keys in the files, and their fingerprints.

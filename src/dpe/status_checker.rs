@@ -16,7 +16,7 @@ use crate::grpc::{
     Target, call_over, cause, code_name, failure_of, is_late, is_proved, kind_of, refusal_of,
     summary_and_detail, up_to,
 };
-use crate::proto::engine_status;
+use crate::proto::convert::engine_status;
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::telemetry::health::Setter;

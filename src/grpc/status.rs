@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::failure::FailureKind;
-use crate::proto::failure_kind;
+use crate::proto::convert::failure_kind;
 use crate::proto::registry::DialBackFailure;
 use crate::telemetry::{CODES, Untrusted, from_rfc3339, to_rfc3339};
 use crate::token::{Reason, Refusal};

@@ -178,7 +178,7 @@ fn text(
 }
 
 /// Longest token that is taken apart, in bytes: other products' tokens are longer than ours.
-pub const MAX_UNVERIFIED_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_UNVERIFIED_BYTES: usize = 64 * 1024;
 
 /// A token taken apart, whatever its `alg`; nothing of it is verified.
 ///
@@ -186,7 +186,7 @@ pub const MAX_UNVERIFIED_BYTES: usize = 64 * 1024;
 /// header a JSON object without duplicate members. *Not checked*: all the rest. Never decide
 /// anything by it.
 #[derive(Clone)]
-pub struct Unverified<'a> {
+pub(crate) struct Unverified<'a> {
     /// The first two parts and the dot between them.
     pub(super) signing_input: &'a str,
     /// The header's members.

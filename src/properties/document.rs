@@ -76,7 +76,7 @@ impl Document {
         });
         self.parsed.entries.push(Entry {
             key: Zeroizing::new(key.to_owned()),
-            value: Zeroizing::new(value.to_owned()),
+            value: Arc::new(Zeroizing::new(value.to_owned())),
             key_span: Span::new(base, base),
             value_span: Span::new(base, end),
             line_span: Span::new(base, base.saturating_add(text.len())),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::source::give_way;
@@ -121,7 +123,7 @@ fn plain(line: &str, from: usize) -> Entry {
     let end = from.saturating_add(line.len());
     Entry {
         key: Zeroizing::new(key.to_owned()),
-        value: Zeroizing::new(value.to_owned()),
+        value: Arc::new(Zeroizing::new(value.to_owned())),
         key_span: Span::new(from, from.saturating_add(key.len())),
         value_span: Span::new(end.saturating_sub(value.len()), end),
         line_span: Span::default(),
@@ -159,7 +161,7 @@ fn entry(line: &[Placed], faults: &mut Vec<SyntaxFault>) -> Entry {
     let value = unescape(value, faults);
     Entry {
         key: key.text,
-        value: value.text,
+        value: Arc::new(value.text),
         key_span,
         value_span,
         line_span: Span::default(),
@@ -213,7 +215,8 @@ impl Span {
 #[derive(Clone)]
 pub struct Entry {
     pub(super) key: Zeroizing<String>,
-    pub(super) value: Zeroizing<String>,
+    /// Shared with what is made of it.
+    pub(crate) value: Arc<Zeroizing<String>>,
     /// Where the key is.
     pub key_span: Span,
     /// Where the value is; over all of its lines if it is continued.

@@ -35,15 +35,19 @@ impl Sourced {
         }
     }
 
+    /// Takes `text`, the value of the file's entry with the number `entry`.
+    pub fn of_entry(entry: usize, text: Arc<Zeroizing<String>>, origin: Origin) -> Self {
+        Self {
+            text,
+            origin,
+            entry: Some(entry),
+            setting: None,
+        }
+    }
+
     /// Remembers the setting it is of.
     pub fn of(mut self, setting: &Path) -> Self {
         self.setting = Some(Arc::clone(setting));
-        self
-    }
-
-    /// Remembers the number of the file's entry it is from.
-    pub fn with_entry(mut self, entry: usize) -> Self {
-        self.entry = Some(entry);
         self
     }
 

@@ -115,7 +115,7 @@ const MAX_PID_BYTES: u64 = 32;
 
 /// The watermark in `<storage>/replay-watermark`: milliseconds since 1970. One process holds it.
 #[derive(Debug)]
-pub struct Watermark {
+pub(crate) struct Watermark {
     file: File,
     /// What the file has.
     pub kept: SystemTime,

@@ -18,10 +18,10 @@ use crate::engine::FailureKind;
 use crate::grpc::{self, Target, call, cause};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Pattern, same};
+use crate::proto::convert::status_word;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::proto::registry::{Engine, EngineStatus, GetEngineRequest};
-use crate::proto::status_word;
 use crate::telemetry::{Untrusted, UntrustedReason};
 use crate::token::Reason;
 

@@ -32,10 +32,10 @@ pub struct Follower {
     /// What holds since the start, whatever the files say now. Not the settings themselves: the own
     /// key of the start is not to be kept.
     since_start: Source,
-    /// Keys that were revoked since the start and are in no memory but this one, each with what the
-    /// home's said of it then.
+    /// Keys that were revoked since the start and that only this process remembers: what is to be
+    /// stored of each, and what the home's memory said of it when it was revoked.
     unsaved: BTreeMap<Fingerprint, (Record, Option<Standing>)>,
-    /// Why the home's memory cannot be read: the one that was read last holds.
+    /// Why the home's memory cannot be read, if it cannot; until it can, what was read last holds.
     unread: Option<String>,
     pub revocations: Revocations,
     /// The own keys before the current one, the latest first.
@@ -50,8 +50,8 @@ pub struct Follower {
     restart: BTreeSet<String>,
     expiry: Expiry,
     ticks: u32,
-    /// For how many ticks contents are still compared now and then though the stamps are the same:
-    /// a file system's clock may be coarse.
+    /// For how many more ticks contents are compared now and then even though the stamps are the
+    /// same: a file system's clock may be coarse.
     rechecks: u32,
     /// The files are to be read whatever their stamps say.
     is_due: bool,
@@ -456,11 +456,11 @@ pub struct Revocations {
 /// For how long nothing may change between the two reads of a file.
 pub const SETTLE: Duration = Duration::from_millis(50);
 const MOST_EARLIER: usize = 32;
-/// 10 s.
+/// Between two tries to store: 10 s.
 const TICKS_TO_STORE: u32 = 40;
-/// 1 s.
+/// Between two reads without a sign of a change: 1 s.
 const TICKS_TO_READ: u32 = 4;
-/// 3 s, so that the last time is more than 2 s after a change.
+/// After a change: 3 s, so that the last of these reads is more than 2 s after it.
 const RECHECKS: u32 = 12;
 /// How often files are read again that were renamed over meanwhile.
 const MOST_RENAMES: usize = 4;

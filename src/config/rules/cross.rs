@@ -1,6 +1,7 @@
 //! What only several files together show: whether each knows the other, and whether the certificates
 //! of each are accepted.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::iter;
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::config::view::Limited;
 use crate::diagnostic::{Code, CommandLine, Finding, Severity};
 use crate::grpc::tls::{ClientAuth, Shown};
 use crate::jose::Fingerprint;
-use crate::properties::name::{free_key_name, same};
+use crate::properties::name::{free_key_name, uniform};
 
 /// Compares every file with every other. Two ends of one fault, as where one certificate serves and
 /// calls, are one finding.
@@ -86,8 +87,8 @@ fn unknown_there(this: &Inspected, other: &Inspected, own: &OwnKey) -> Finding {
             let name = this.options.name.as_ref().map(|(name, _)| name.as_str());
             let same_name = known.iter().filter(|d| Some(&*d.name) == name);
             let keys = same_name.flat_map(|d| &d.keys).map(|key| &key.trusted.name);
-            let taken: Vec<_> = keys.collect();
-            let free = free_key_name(|name| taken.iter().any(|key| same(key, name)));
+            let taken: HashSet<_> = keys.map(|name| uniform(name)).collect();
+            let free = free_key_name(|name| taken.contains(name));
             if taken.is_empty() {
                 format!("pair the two files: {both}")
             } else {

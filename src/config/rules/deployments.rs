@@ -141,10 +141,13 @@ fn jwt_keys(reader: &mut Reader<'_>, deployment: &str) -> Vec<ReadKey> {
         return Vec::new();
     }
     colliding(reader, KEY, &[deployment], &names);
-    let all = names.iter();
-    let keys: Vec<_> = all
-        .filter_map(|name| keys::trusted(reader, deployment, name))
-        .collect();
+    // Most have one; room for more would be most of what is held.
+    let mut keys = Vec::with_capacity(names.len());
+    keys.extend(
+        names
+            .iter()
+            .filter_map(|name| keys::trusted(reader, deployment, name)),
+    );
     if keys.len() == names.len()
         && keys.iter().all(|key| key.trusted.revoked)
         && let Some(first) = keys.first()

@@ -22,7 +22,7 @@ use crate::trust::TrustedKey;
 pub const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
 const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or remove this line and let `countersign pair` make a key";
-pub const IMPORT: &str = "save it as a file, remove this line, and name the file with `--key` of `countersign pair`, which writes it";
+pub const IMPORT: &str = "save the key as a file, remove this line, and pass that file to `countersign pair` with `--key`, which writes the setting";
 const MAKE: &str = "remove this line and let `countersign pair` make a key";
 pub const ONE_LINE: &str = "write the key on one line and without blanks";
 const VARIABLE: &str =

@@ -31,7 +31,7 @@ const MOST_FILES: usize = 1024;
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 const MOST_IMPORTS: usize = 256;
 const TOO_MUCH: &str = "the imports go beyond 256, or 1024 files, or 16 MiB";
-const REFUSED: &str = "countersign would pass over what it says; put the settings into the module's file, or into one that `spring.config.import` names";
+const REFUSED: &str = "countersign would ignore what it sets; put the settings into the module's file, or into a file that `spring.config.import` names";
 
 /// A document, the values of a configuration tree, or a place that only imports.
 #[derive(Default)]

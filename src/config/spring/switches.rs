@@ -1,6 +1,8 @@
 //! The settings of Spring Boot that decide which texts count, and profile expressions such as
 //! `prod & !eu`.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::config::question::Question;
@@ -43,7 +45,8 @@ impl Switches {
             let entry = document.entries().get(at)?;
             let placed = as_switch(entry.key())?;
             let origin = document.origin(entry.value_span.start);
-            Some((placed, Sourced::new(entry.value(), origin).with_entry(at)))
+            let value = Arc::clone(&entry.value);
+            Some((placed, Sourced::of_entry(at, value, origin)))
         });
         Self::of(found)
     }
@@ -180,7 +183,8 @@ fn as_switch(name: &str) -> Option<Placed> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Expression(String);
 
-/// Why an expression is refused: the code of the finding, and what goes on from the value.
+/// Why an expression is refused: the code of the finding, and how its message goes on after the
+/// value.
 pub type Refused = (Code, &'static str);
 
 const MIXED: Refused = (
