@@ -156,10 +156,11 @@ impl Odd {
             .path(&format!("{ODD}/{module}/log/spring-boot-logger.json.log"));
         poll(event, || {
             let text = fs::read_to_string(&log).unwrap_or_default();
-            let lines = text
+            // The last line may be half there.
+            let mut lines = text
                 .lines()
-                .map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let found = lines.filter(|line| line["eventId"] == event).next_back()?;
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let found = lines.rfind(|line| line["eventId"] == event)?;
             let message = found["message"].as_str().unwrap();
             Some(message.split_once("message=").unwrap().1.to_owned())
         })
