@@ -3,13 +3,12 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::slice;
 
 use super::change::{Change, EditedFile};
 use super::error::{Kind, Refused};
 use super::setting::Setting;
 use crate::config::{
-    self, Checked, Home, Repair, Report, check_texts, environment, main_of, remembered,
+    self, AsWritten, Checked, Home, Repair, Report, check_texts, environment, main_of, remembered,
 };
 use crate::diagnostic::Findings;
 use crate::identity::DeploymentName;
@@ -123,30 +122,44 @@ pub struct Fix {
 }
 
 impl Fix {
-    /// Plans the repairs of `files`.
+    /// Plans the repairs of `files` and of the files of their active profiles, in the documents that
+    /// are active.
     ///
-    /// A file whose repairs leave it with more errors than before is not changed.
+    /// A file whose repairs leave its module with more errors than before is not changed.
     ///
     /// # Errors
     ///
     /// If a file cannot be read.
     pub fn plan(files: &[PathBuf], environment: &[(String, String)]) -> Result<Self, ReadError> {
-        let (mut edited, mut repairs, mut texts) = (Vec::new(), Vec::new(), Vec::new());
-        let memories = remembered(files)?;
-        for path in files {
-            let mut text = (path.clone(), FileText::read(path)?);
-            if let Some(fixed) = config::fix(path, &text.1) {
-                let after = (path.clone(), text.1.edited(fixed.text.expose()));
-                if errors(&after, environment)? <= errors(&text, environment)? {
-                    edited.push(EditedFile::fixed(path, text.1, fixed.text.expose()));
+        let (mut edited, mut repairs) = (Vec::new(), Vec::new());
+        let mut texts: Vec<(PathBuf, FileText)> = Vec::new();
+        for file in files {
+            let main = main_of(file, environment).unwrap_or_else(|| file.clone());
+            let written = AsWritten::of_module(&main, &[], environment)?;
+            let own = written.own_files();
+            let new = own.filter(|path| texts.iter().all(|(there, _)| there != path));
+            let read = new.map(|path| Ok((path.to_owned(), FileText::read(path)?)));
+            let mut module = read.collect::<Result<Vec<_>, _>>()?;
+            for (at, (path, text)) in module.clone().into_iter().enumerate() {
+                let (active, _) = written.documents_in(&path);
+                let Some(fixed) = config::fix(&path, &text, &active) else {
+                    continue;
+                };
+                let mut after = module.clone();
+                if let Some((_, new)) = after.get_mut(at) {
+                    *new = text.edited(fixed.text.expose());
+                }
+                if errors(&after, environment)? <= errors(&module, environment)? {
+                    edited.push(EditedFile::fixed(&path, text, fixed.text.expose()));
                     repairs.extend(fixed.repairs);
-                    text = after;
+                    module = after;
                 }
             }
-            texts.push(text);
+            texts.extend(module);
         }
+        let paths: Vec<_> = texts.iter().map(|(path, _)| path.clone()).collect();
         Ok(Self {
-            report: check_texts(&texts, &memories, environment, &[])?,
+            report: check_texts(&texts, &remembered(&paths)?, environment, &[])?,
             change: Change::of(edited),
             repairs,
         })
@@ -154,9 +167,9 @@ impl Fix {
 }
 
 fn errors(
-    file: &(PathBuf, FileText),
+    module: &[(PathBuf, FileText)],
     environment: &[(String, String)],
 ) -> Result<usize, ReadError> {
-    let report = check_texts(slice::from_ref(file), &HashMap::new(), environment, &[])?;
+    let report = check_texts(module, &HashMap::new(), environment, &[])?;
     Ok(report.findings.errors())
 }

@@ -2,6 +2,7 @@
 //! procedures that change a file.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,11 +84,17 @@ impl AsWritten {
         }
     }
 
+    /// Returns the files that may be changed: the main file and those of active profiles.
+    pub fn own_files(&self) -> impl Iterator<Item = &Path> {
+        let main = self.document.path();
+        iter::once(main).chain(self.of_profiles.iter().map(|of| &**of))
+    }
+
     /// Returns the file of `entry`, and whether that may be changed: the main file, or the file of
     /// an active profile. An import may belong to others.
     pub fn file_of(&self, entry: &Entry) -> (&Path, bool) {
         let path = self.document.path_at(entry.key_span.start);
-        let is_own = path == self.document.path() || self.of_profiles.iter().any(|of| of == path);
+        let is_own = self.own_files().any(|own| own == path);
         (path, is_own)
     }
 

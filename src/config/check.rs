@@ -1,6 +1,6 @@
 //! `check`: what is wrong with files, each by itself and compared with the others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -178,13 +178,14 @@ pub struct Repair {
     pub after: String,
 }
 
-/// Repairs `text`, the content of `path`; `None` if there is nothing to repair.
+/// Repairs the `active` documents of `text`, the content of `path`; `None` if there is nothing to
+/// repair.
 ///
 /// What is repaired: quotes that are missing in a key, a key that is broken over lines, blanks at
 /// the end of a value, and a byte order mark.
 ///
 /// A repaired key is a valid key of its kind; every other line stays byte for byte as it is.
-pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
+pub fn fix(path: &Path, text: &FileText, active: &BTreeSet<usize>) -> Option<Fixed> {
     let document = Document::parse(path, text.text());
     let entries = document.entries();
     let names = entries.iter().map(|entry| Name::parse(entry.key()));
@@ -206,6 +207,9 @@ pub fn fix(path: &Path, text: &FileText) -> Option<Fixed> {
         let Known::Setting(placed) = found else {
             continue;
         };
+        if !active.contains(&document.document_of_entry(at)) {
+            continue;
+        }
         let lines = file::stray_lines(entries, &known, at, placed);
         let stray = entries.get(lines).unwrap_or_default();
         let repaired = replacement(&document, entry, placed.setting.takes, stray);
@@ -318,7 +322,7 @@ mod tests {
         let (first, rest) = value.split_at(40);
         let fixes = |value: &str| {
             let text = FileText::from_bytes(format!("{OWN_KEY}={value}\n").as_bytes()).unwrap();
-            fix(Path::new("a"), &text).is_some()
+            fix(Path::new("a"), &text, &BTreeSet::from([0])).is_some()
         };
 
         assert!(fixes(&format!("{first}\n{rest}")));

@@ -290,3 +290,42 @@ fn active_document_is_repaired_and_every_other_one_stays_byte_for_byte() {
         );
     }
 }
+
+#[test]
+fn document_that_is_not_active_is_not_repaired() {
+    let folder = paired();
+    let text = folder.read(DPE);
+    let broken = text.replace("{\"kty\"", "{kty\"");
+    let peer: String = broken
+        .split_inclusive('\n')
+        .filter(|line| line.contains(".deployments."))
+        .collect();
+    let whole = text + &document("#---", "test", &peer);
+    folder.write(DPE, &whole);
+
+    let run = fix(&folder).exits(0);
+
+    assert_eq!(run.json()["written"], false, "{run:#?}");
+    assert_eq!(folder.read(DPE), whole);
+}
+
+#[test]
+fn setting_in_the_file_of_an_active_profile_is_repaired_there() {
+    let folder = paired();
+    let text = folder.read(DPE);
+    let lines = |is_peer: bool| {
+        let lines = text.split_inclusive('\n');
+        let lines = lines.filter(|line| line.contains(".deployments.") == is_peer);
+        lines.collect::<String>()
+    };
+    let main = lines(false) + "spring.profiles.active=prod\n";
+    let profile = "dpe/etc/application-prod.properties";
+    folder.write(DPE, &main);
+    folder.write(profile, lines(true).replace("{\"kty\"", "{kty\""));
+
+    let run = fix(&folder).exits(0);
+
+    assert_eq!(run.json()["written"], true, "{run:#?}");
+    assert_eq!(folder.read(profile), lines(true));
+    assert_eq!(folder.read(DPE), main);
+}
