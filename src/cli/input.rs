@@ -1,7 +1,7 @@
 //! Reading what the arguments name: a file, `-` for stdin, both bounded; or the home of a module.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

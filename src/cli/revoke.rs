@@ -181,9 +181,10 @@ fn consequences(files: &[RevokedFile]) -> String {
                 continue;
             };
             let (deployment, left) = (&key.deployment, key.left.join(", "));
-            let engines = match key.is_engine {
-                true => "; its engines are DISCONNECTED",
-                false => "",
+            let engines = if key.is_engine {
+                "; its engines are DISCONNECTED"
+            } else {
+                ""
             };
             let _ = if left.is_empty() {
                 writeln!(

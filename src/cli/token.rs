@@ -84,10 +84,10 @@ fn issue(home: &HomeArguments, audience: &str, console: &Console) -> Answer {
     let (_, module) = load(home, console)?;
     let trust = module.trust().load();
     let deployments = trust.deployments().iter();
-    let named = deployments
+    let found = deployments
         .clone()
         .find(|one| same(one.name.as_str(), audience));
-    let Some(callee) = named else {
+    let Some(callee) = found else {
         let names: Vec<_> = deployments.map(|d| format!("`{}`", d.name)).collect();
         let message = format!("no trusted deployment is called `{audience}`");
         let help = format!("trusted deployments: {}", names.join(", "));

@@ -36,7 +36,7 @@ impl AsWritten {
     /// Reads all documents of `text`, the content of `path`.
     pub fn parse(path: &Path, text: &str) -> Self {
         let document = Document::parse(path, text);
-        let all = Vec::from_iter(document.documents_of(0));
+        let all: Vec<_> = document.documents_of(0).collect();
         Self::of(document.into(), &all, Vec::new())
     }
 

@@ -313,9 +313,12 @@ impl Remedy<'_> {
             .named(&self.kind, FILE)
             .option("block", OFFER);
         let last = accept.named(own, file).option("block", REPLY);
-        let [first, back] = [first, last].map(|command| match is_known {
-            true => command.option("key-name", "key2"),
-            false => command,
+        let [first, back] = [first, last].map(|command| {
+            if is_known {
+                command.option("key-name", "key2")
+            } else {
+                command
+            }
         });
         let there = on_its_host(&first.into_file(REPLY));
         vec![
