@@ -219,8 +219,10 @@ pub(crate) struct Rejections {
     hasher: RandomState,
     /// By deployment, under no name those of the strangers; and by class, the status with which
     /// such calls are answered.
-    ledgers: Mutex<HashMap<(Option<Box<str>>, Code), Ledger<u64>>>,
+    ledgers: Mutex<HashMap<Owned, Ledger<u64>>>,
 }
+
+type Owned = (Option<Box<str>>, Code);
 
 impl Rejections {
     /// The owner of what the module itself causes.
@@ -365,7 +367,7 @@ mod tests {
                     ..WRONG_KEY
                 };
                 let lines = logged(Format::Json, || {
-                    rejections.log(Some("dpe-dev"), Code::Unauthenticated, &call)
+                    rejections.log(Some("dpe-dev"), Code::Unauthenticated, &call);
                 });
                 written += lines.iter().map(|line| line.len() + 1).sum::<usize>();
             }
@@ -398,7 +400,7 @@ mod tests {
                     ..WRONG_KEY
                 };
                 let lines = logged(Format::Json, || {
-                    rejections.log(None, Code::Unauthenticated, &call)
+                    rejections.log(None, Code::Unauthenticated, &call);
                 });
                 written += lines.iter().map(|line| line.len() + 1).sum::<usize>();
             }

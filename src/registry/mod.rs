@@ -28,10 +28,7 @@ pub use engine_registry::{CheckOutcome, EngineRegistry};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg_attr(
     not(feature = "registry"),
-    expect(
-        clippy::struct_field_names,
-        reason = "the names are those of the settings"
-    )
+    expect(clippy::struct_field_names, reason = "as the settings")
 )]
 #[non_exhaustive]
 pub struct Limits {

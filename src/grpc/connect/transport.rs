@@ -127,7 +127,7 @@ impl Transport {
             match write(Pin::new(&mut self.io), cx) {
                 Poll::Ready(Err(error)) if self.is_fresh => self.broken = Some(error),
                 Poll::Pending => return self.poll_cut(cx),
-                ended => return ended.map_err(|error| self.explain(error)),
+                ended @ Poll::Ready(_) => return ended.map_err(|error| self.explain(error)),
             }
         }
         self.poll_word(cx).map(Err)
@@ -195,7 +195,7 @@ impl AsyncWrite for Transport {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.io).poll_shutdown(cx) {
             Poll::Pending => self.poll_cut(cx),
-            ended => ended,
+            ended @ Poll::Ready(_) => ended,
         }
     }
 }
@@ -242,7 +242,7 @@ mod tests {
         let mut stream = Transport::new(Either::Left(client), None, link, life.clone());
         let endless = async {
             loop {
-                if let Err(broken) = stream.write_all(&[0; 1 << 20]).await {
+                if let Err(broken) = stream.write_all(&vec![0; 1 << 20]).await {
                     return broken.kind();
                 }
             }
