@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde_json::json;
+use serde::Serialize;
 
 use super::input::{HomeArguments, kind_of};
 use super::output::{Answer, Console, Exit, Format, Refused, serialized};
 use super::runtime::runtime;
-use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State};
+use crate::admin::doctor::{self, Diagnosis, Layer, Options, Row, Side, State, Visit};
 use crate::config::{self, LoadError, ModuleKind, Settings};
 use crate::diagnostic::visible;
 use crate::properties::bind::{TimeUnit, duration};
@@ -32,6 +32,14 @@ pub(super) struct Arguments {
     /// Look again every 2 s until interrupted
     #[arg(long)]
     watch: bool,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    healthy: bool,
+    exit: u8,
+    own: &'a [Row],
+    peers: &'a [Visit],
 }
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -131,12 +139,12 @@ fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String
     if console.format == Format::Text {
         return Ok(visible(&in_words(diagnosis)));
     }
-    let shown = json!({
-        "healthy": diagnosis.failed().is_none(),
-        "exit": exit(diagnosis) as u8,
-        "own": diagnosis.own,
-        "peers": diagnosis.visits,
-    });
+    let shown = Shown {
+        healthy: diagnosis.failed().is_none(),
+        exit: exit(diagnosis) as u8,
+        own: &diagnosis.own,
+        peers: &diagnosis.visits,
+    };
     let text = if whole {
         serde_json::to_string_pretty(&shown)
     } else {

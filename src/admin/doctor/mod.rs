@@ -9,7 +9,7 @@ mod peer;
 mod report;
 
 pub use peer::Options;
-pub use report::{Diagnosis, Layer, Row, Side, State};
+pub use report::{Diagnosis, Layer, Row, Side, State, Visit};
 
 use std::path::Path;
 
