@@ -406,7 +406,7 @@ pub struct Removed {
 /// # Errors
 ///
 /// When no setting of the file is about it, or the new text has a fault that the file does not
-/// have.
+/// have. That no setting is left is no such fault.
 pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Removed), Refused> {
     let (mut settings, mut connections) = (Vec::new(), Vec::new());
     let written = as_a_module_reads(&file.path, Some(&file.text))?;
@@ -428,7 +428,14 @@ pub fn remove(file: &SettingsFile, name: &DeploymentName) -> Result<(Change, Rem
         keys: keys.map(|key| key.key_id.to_string()).collect(),
         connections,
     };
-    Ok((file.change(file.edited(&settings)?)?, removed))
+    let files = file.edited(&settings)?;
+    // A file that has no setting left is a fault until the module is paired again.
+    let change = if written.active_entries().count() == settings.len() {
+        Change::of(files)
+    } else {
+        file.change(files)?
+    };
+    Ok((change, removed))
 }
 
 /// Returns `true` if `entry` is a setting of the deployment `name`, below `pattern`.
