@@ -468,11 +468,14 @@ fn steps(text: &str) -> usize {
     countersign::internals::looks() - before
 }
 
+/// A line of a file, or a few, by its number.
+type Line = fn(usize) -> String;
+
 /// Whatever a file is made of, finding out what is wrong with it must not take the square of its size.
 #[test]
 fn twice_the_text_takes_twice_the_steps() {
     const D: &str = "ataccama.one.platform.deployments";
-    let shapes: [(&str, fn(usize) -> String); 9] = [
+    let shapes: [(&str, Line); 9] = [
         ("foreign names", |n| format!("a.b{n}=c\n")),
         ("deployments", |n| {
             format!("{D}.d{n}.module=dpe\n{D}.d{n}.security.roles[0]=A\n")

@@ -35,8 +35,7 @@ pub struct Gathered {
 pub fn gather(
     view: &View,
     texts: &Texts,
-    known: Vec<Known>,
-    skipped: &HashSet<usize>,
+    (known, skipped): (Vec<Known>, &HashSet<usize>),
     question: &Question,
     findings: &mut Limited,
 ) -> (Layered, Gathered) {

@@ -104,15 +104,10 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
     let broken = file::broken_values(&mut view, &known, &mut findings);
     let skipped: HashSet<_> = broken.into_iter().collect();
     file::lost_settings(&mut view, &known, &mut findings);
-    let named = known
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| skipped.contains(at));
-    let broken: Vec<_> = named
-        .filter_map(|(_, known)| known.used().cloned())
-        .collect();
+    let placed = skipped.iter().filter_map(|at| known.get(*at)?.used());
+    let broken: Vec<_> = placed.cloned().collect();
     let broken_key = broken.iter().any(|placed| placed.setting.is_private());
-    let (layered, gathered) = gather(&view, texts, known, &skipped, question, &mut findings);
+    let (layered, gathered) = gather(&view, texts, (known, &skipped), question, &mut findings);
     let mut reader = Reader {
         layered: &layered,
         view: &view,
@@ -142,14 +137,8 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
         reader.push(file::no_key(&view, both, question));
     }
     file::check(&view, &texts.texts(), both, &mut reader.findings);
-    let next = set.rotation.next.as_ref().map(|(key, _)| key);
-    let keys = own.iter().map(|own| &own.key).chain(next);
-    let public = keys.flat_map(|key| {
-        let key = key.verifying_key();
-        [key.fingerprint().to_string(), key.thumbprint()]
-    });
     let cold = cold(&reader);
-    let findings = view.without_scalars(reader.findings.finish(), question, &public.collect());
+    let findings = shown(reader, own.as_ref(), &set);
     Inspected {
         own,
         deployments: read,
@@ -160,6 +149,18 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
         layered,
         view,
     }
+}
+
+/// Returns the findings without what may be a private key; the names of the own keys are public.
+fn shown(reader: Reader<'_>, own: Option<&OwnKey>, options: &Options) -> Findings {
+    let next = options.rotation.next.as_ref().map(|(key, _)| key);
+    let keys = own.map(|own| &own.key).into_iter().chain(next);
+    let public = keys.flat_map(|key| {
+        let key = key.verifying_key();
+        [key.fingerprint().to_string(), key.thumbprint()]
+    });
+    let (view, question) = (reader.view, reader.question);
+    view.without_scalars(reader.findings.finish(), question, &public.collect())
 }
 
 /// Lists what only a restart changes.

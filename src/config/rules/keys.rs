@@ -98,9 +98,12 @@ fn material(text: &str) -> Result<(KeyMaterial, KeyFormat), Fault> {
 
 /// Returns `true` if `text` is a private key that a module can have.
 pub fn is_usable(text: &str) -> bool {
-    let read = material(text);
     use KeyFormat::{Base64Jwk, Jwk};
-    matches!(read, Ok((KeyMaterial::Private(..), Jwk | Base64Jwk)))
+
+    matches!(
+        material(text),
+        Ok((KeyMaterial::Private(..), Jwk | Base64Jwk))
+    )
 }
 
 fn starts(text: &str, prefix: &str) -> bool {
