@@ -137,13 +137,13 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
         reader.push(file::no_key(&view, both, question));
     }
     file::check(&view, &texts.texts(), both, &mut reader.findings);
-    let cold = cold(&reader);
+    let only_at_start = cold(&reader);
     let findings = shown(reader, own.as_ref(), &set);
     Inspected {
         own,
         deployments: read,
         options: set,
-        cold,
+        cold: only_at_start,
         findings,
         gathered,
         layered,
@@ -156,8 +156,8 @@ fn shown(reader: Reader<'_>, own: Option<&OwnKey>, options: &Options) -> Finding
     let next = options.rotation.next.as_ref().map(|(key, _)| key);
     let keys = own.map(|own| &own.key).into_iter().chain(next);
     let public = keys.flat_map(|key| {
-        let key = key.verifying_key();
-        [key.fingerprint().to_string(), key.thumbprint()]
+        let public = key.verifying_key();
+        [public.fingerprint().to_string(), public.thumbprint()]
     });
     let (view, question) = (reader.view, reader.question);
     view.without_scalars(reader.findings.finish(), question, &public.collect())

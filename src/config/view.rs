@@ -133,14 +133,14 @@ impl View {
     ) -> Findings {
         for finding in &mut findings.0 {
             let snippet = finding.snippet.as_mut().map(|snippet| &mut snippet.text);
-            let texts = [&mut finding.key, &mut finding.help, &mut finding.label];
-            let texts = texts.into_iter().filter_map(Option::as_mut);
+            let others = [&mut finding.key, &mut finding.help, &mut finding.label];
+            let texts = others.into_iter().filter_map(Option::as_mut);
             for text in texts.chain([&mut finding.message]).chain(snippet) {
                 let shown = without_scalars(text, |run| {
                     let given = question.environment.iter().chain(&question.sets);
-                    let mut given = given.map(|(_, value)| value.as_str());
+                    let mut values = given.map(|(_, value)| value.as_str());
                     let is_written = self.document.text().contains(run)
-                        || given.any(|value| value.contains(run));
+                        || values.any(|value| value.contains(run));
                     !is_written || own.contains(run) || self.public().contains(run)
                 });
                 if let Some(shown) = shown {

@@ -161,10 +161,10 @@ fn from_base64(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
 }
 
 fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
-    let blocks = blocks(text);
-    let mut keys = blocks.iter().filter(|block| block.label != "EC PARAMETERS");
+    let found = blocks(text);
+    let mut keys = found.iter().filter(|block| block.label != "EC PARAMETERS");
     let Some(block) = keys.next() else {
-        return Err(if blocks.is_empty() {
+        return Err(if found.is_empty() {
             KeyError::DamagedPem("?")
         } else {
             KeyError::ParametersOnly
