@@ -192,13 +192,12 @@ pub fn add_public_parts(public: &mut Public, text: &str) {
 /// public; `None` if nothing is hidden. The text keeps its length.
 pub fn without_scalars(text: &str, is_public: impl Fn(&str) -> bool) -> Option<String> {
     const LENGTH: usize = 43;
-    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let runs = text
-        .split(|c| !is_part(c))
-        .filter(|run| run.len() == LENGTH);
-    let private: Vec<_> = runs.filter(|run| !is_public(run)).collect();
-    let hide = |shown: String, run: &&str| shown.replace(run, &"·".repeat(LENGTH));
-    (!private.is_empty()).then(|| private.iter().fold(text.to_owned(), hide))
+    let runs = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_'));
+    let mut shown = text.to_owned();
+    for run in runs.filter(|run| run.len() == LENGTH && !is_public(run)) {
+        shown = shown.replace(run, &"·".repeat(LENGTH));
+    }
+    (shown != text).then_some(shown)
 }
 
 /// A place to point at: a value, or a part of it.

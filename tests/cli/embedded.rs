@@ -396,9 +396,8 @@ async fn modules_message_size_is_set_on_the_generated_server_and_client() {
     let as_generated = GreeterServiceClient::new(channel.clone())
         .greet(GreetRequest {})
         .await;
-    let mut client = GreeterServiceClient::new(channel)
-        .max_decoding_message_size(caller.max_message_size())
-        .max_encoding_message_size(caller.max_message_size());
+    let mut client =
+        GreeterServiceClient::new(channel).max_decoding_message_size(caller.max_reply_size());
     let greeting = client.greet(GreetRequest {}).await.unwrap().into_inner();
 
     assert_eq!(as_generated.unwrap_err().code(), Code::OutOfRange);

@@ -321,7 +321,7 @@ fn a_registry_that_cannot_be_reached_is_exit_5_and_one_that_refuses_exit_4() {
 
     assert_eq!((away.stdout.as_str(), refused.stdout.as_str()), ("", ""));
     assert!(
-        away.stderr.contains("cannot reach the DPM at 127.0.0.1:1"),
+        away.stderr.contains("127.0.0.1:1 cannot be reached"),
         "{}",
         away.stderr
     );
@@ -398,5 +398,9 @@ fn something_that_accepts_and_is_silent_is_exit_5() {
 
     let run = folder.run(&list).exits(5);
 
-    assert!(run.stderr.contains("does not answer"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("did not answer within 5s"),
+        "{}",
+        run.stderr
+    );
 }

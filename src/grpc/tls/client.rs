@@ -85,9 +85,9 @@ impl ClientTls {
     ) -> Result<Self, TlsError> {
         let files = list(options.own.as_ref(), options.trust.as_ref());
         let settings = options.settings.clone();
-        let make = move |contents: &[Content]| Material::make(&options, contents);
+        let material = Live::new(all, files, move |all| Material::make(&options, all))?;
         let source = Source {
-            material: Live::new(all, files, make)?,
+            material,
             trust,
             settings,
         };

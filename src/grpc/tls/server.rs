@@ -96,8 +96,8 @@ impl ServerTls {
             .client_auth
             .is_none()
             .then(|| Arc::new(AtomicBool::new(has_pins(&trust.current()))));
-        let make = move |contents: &[Content]| Configs::make(&options, &pins, contents);
-        let configs = Arc::new(Live::new(all, files, make)?);
+        let live = Live::new(all, files, move |all| Configs::make(&options, &pins, all));
+        let configs = Arc::new(live?);
         if configs.current().unpinned.is_none() && !has_pins(&trust.current()) {
             return Err(TlsError::no_client_accepted(&settings));
         }
