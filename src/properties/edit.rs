@@ -92,11 +92,13 @@ impl Edit {
     }
 
     /// Gives the setting `key` the value `value`; a value given before for it is forgotten.
+    #[cfg(any(test, feature = "testing"))]
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.give(key, Some(value.to_owned().into()))
     }
 
     /// Removes the setting `key`; a value given before for it is forgotten.
+    #[cfg(any(test, feature = "testing"))]
     pub fn remove(&mut self, key: &str) -> &mut Self {
         self.give(key, None)
     }

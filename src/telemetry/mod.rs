@@ -24,8 +24,10 @@ pub(crate) use grpc_method::CODES;
 pub(crate) use ledger::Ledger;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use log::levels;
+#[cfg(all(any(test, feature = "testing"), feature = "cli"))]
+pub use log::{Format, LogLayer};
 #[cfg(feature = "cli")]
-pub use log::{Format, LogLayer, Losses, init};
+pub use log::{Losses, init};
 pub(crate) use rfc3339::{from_rfc3339, to_rfc3339};
 pub use untrusted::{Untrusted, UntrustedReason};
 

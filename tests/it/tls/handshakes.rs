@@ -420,7 +420,7 @@ fn failed_handshakes(logs: &mut Logs) -> (u64, u64) {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["eventId"], "tlsHandshakeFailed", "{line}");
         assert_eq!(line["severity"], "WARN", "{line}");
-        assert!(line["cause"].is_string(), "{line}");
+        assert!(line["detail"].is_string(), "{line}");
         let suppressed = line["suppressed"].as_u64().unwrap_or_default();
         (lines + 1, handshakes + 1 + suppressed)
     })
