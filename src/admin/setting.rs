@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use super::error::{Kind, Refused};
+use crate::clock::to_rfc3339;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::names::{CONTENT, FINGERPRINT, OWN_KEY, REVOKED};
 use crate::config::{self, AsWritten, Home, is_service_link};
@@ -20,7 +21,6 @@ use crate::properties::name::{Name, Pattern, variable_for};
 use crate::properties::{Entry, FileText, ReadError};
 use crate::secret::Secret;
 use crate::storage::revoked_keys::{Record, Standing};
-use crate::telemetry::to_rfc3339;
 
 /// A setting with the value that it must have.
 #[derive(Clone, Debug, Default)]

@@ -7,10 +7,11 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::clock::{from_rfc3339, to_rfc3339};
 use crate::failure::FailureKind;
 use crate::proto::convert::failure_kind;
 use crate::proto::registry::DialBackFailure;
-use crate::telemetry::{CODES, Untrusted, from_rfc3339, to_rfc3339};
+use crate::telemetry::{CODES, Untrusted};
 use crate::token::{Reason, Refusal};
 
 /// The `domain` of every `google.rpc.ErrorInfo` of ours.

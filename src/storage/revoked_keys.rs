@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::clock::from_rfc3339;
 use crate::files;
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
@@ -67,7 +68,7 @@ fn record(line: &str) -> Option<Record> {
     let &[standing, key, time, deployment] = fields.as_slice() else {
         return None;
     };
-    time.parse::<jiff::Timestamp>().ok()?;
+    from_rfc3339(time)?;
     Some(Record {
         standing: match standing {
             "revoked" => Standing::Revoked,

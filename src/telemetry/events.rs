@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use tracing::{error, field, info, warn};
 
 use super::untrusted::Brief;
-use super::{Untrusted, UntrustedReason, to_rfc3339};
+use super::{Untrusted, UntrustedReason};
+use crate::clock::to_rfc3339;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineId, EngineStatus, FailureKind};
 use crate::identity::ServiceIdentity;
 

@@ -15,7 +15,6 @@ pub mod metrics;
 #[cfg(not(feature = "actuator"))]
 #[path = "no_metrics.rs"]
 pub mod metrics;
-mod rfc3339;
 mod untrusted;
 
 use std::path::PathBuf;
@@ -28,7 +27,6 @@ pub(crate) use log::levels;
 pub use log::{Format, LogLayer};
 #[cfg(feature = "cli")]
 pub use log::{Losses, init};
-pub(crate) use rfc3339::{from_rfc3339, to_rfc3339};
 pub use untrusted::{Untrusted, UntrustedReason};
 
 /// Which forms of the log go to one place.

@@ -9,6 +9,7 @@ use std::{mem, thread};
 use sha2::{Digest as _, Sha256};
 
 use super::changes::{self, Expiry, Stamp};
+use crate::clock::to_rfc3339;
 use crate::config::load::LoadError;
 use crate::config::settings::{Settings, Source};
 use crate::config::spring::{self, Texts};
@@ -20,7 +21,6 @@ use crate::jose::Fingerprint;
 use crate::properties::{self, ContentDigest, ReadError};
 use crate::registry::AddressBook;
 use crate::storage::revoked_keys::{self, Record, Remembered, Standing};
-use crate::telemetry::to_rfc3339;
 use crate::trust::{KeySet, TrustedKey};
 
 /// Follows the files of one module, on a thread that may block.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use zeroize::Zeroizing;
 
+use crate::clock::from_rfc3339;
 use crate::config::read::Reader;
 use crate::config::settings::{OwnKey, ReadDeployment, ReadKey, RotationSettings};
 use crate::config::view::{Part, add_public_parts};
@@ -16,7 +17,6 @@ use crate::jose::{
     PublicJwk, VerifyingKey, json_of, missing_quotes, published, repair,
 };
 use crate::properties::Sourced;
-use crate::telemetry::from_rfc3339;
 use crate::trust::TrustedKey;
 
 pub const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
