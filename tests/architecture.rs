@@ -48,17 +48,17 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1750),
     ("proto", 122),
-    ("registry", 816),
+    ("registry", 835),
     ("secret", 22),
     ("storage", 312),
-    ("telemetry", 1577),
+    ("telemetry", 1586),
     ("testing", 51),
     ("token", 1706),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33035;
+const TOTAL: usize = 33063;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

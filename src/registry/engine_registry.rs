@@ -1,6 +1,7 @@
 //! What a caller may do to an engine, and how the engine's record changes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,7 +30,8 @@ pub enum CheckOutcome {
 /// The engines and the rules for their status.
 ///
 /// Every change is one compare-and-set on the store, so callers may race. Each change of status is
-/// logged, up to a few a minute for each engine. The server's layer has checked the caller's role
+/// logged, up to a few a minute for each engine; its last status always is, later if need be. The
+/// server's layer has checked the caller's role
 /// before; this type checks that the caller owns the engine.
 #[derive(Debug)]
 pub struct EngineRegistry {
@@ -40,6 +42,8 @@ pub struct EngineRegistry {
     creations: tokio::sync::Mutex<Creations>,
     /// What is logged of each engine, and of failures of the store by their cause.
     news: Mutex<Ledger<(EngineId, News)>>,
+    /// The status that the log has, of engines whose status has changed since.
+    unlogged: Mutex<HashMap<EngineId, EngineStatus>>,
     failures: Mutex<Ledger<String>>,
 }
 
@@ -69,6 +73,7 @@ impl EngineRegistry {
             limits,
             creations: tokio::sync::Mutex::default(),
             news: Mutex::new(Ledger::new(MOST_NEWS, BURST)),
+            unlogged: Mutex::default(),
             failures: Mutex::new(Ledger::new(MOST_CAUSES, 1)),
         }
     }
@@ -294,6 +299,8 @@ impl EngineRegistry {
         let mut changed = 0;
         for engine in self.all().await? {
             if engine.last_seen_at > oldest {
+                let (before, after) = (Arc::clone(&engine), engine);
+                self.report_status(&Updated { before, after }, None);
                 continue;
             }
             let inactivated = self.update(engine.id, |engine| {
@@ -342,6 +349,7 @@ impl EngineRegistry {
         };
         // Where it has just come back, the caller looks again.
         if self.store.remove(oldest.engine.id, oldest.revision).await? {
+            lock(&self.unlogged).remove(&oldest.engine.id);
             events::forget_engine(&oldest.engine);
         }
         Ok(true)
@@ -409,26 +417,41 @@ impl EngineRegistry {
 
     /// Logs that the store failed.
     pub(crate) fn log_failure(&self, cause: &str) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(suppressed) = failures.admit(cause.to_owned(), Instant::now()) {
+        let admitted = lock(&self.failures).admit(cause.to_owned(), Instant::now());
+        if let Some(suppressed) = admitted {
             events::registry_failed(cause, suppressed);
         }
     }
 
+    /// Logs the status of an engine once it may, if the log has another.
     fn report_status(&self, updated: &Updated, reason: Option<&str>) {
         let Updated { before, after } = updated;
-        if updated.status_changed()
-            && let Some(suppressed) = self.admit(after, News::Status)
+        let mut unlogged = lock(&self.unlogged);
+        let (kind, now) = ((after.id, News::Status), Instant::now());
+        let (admitted, why) = if updated.status_changed() {
+            unlogged.entry(after.id).or_insert(before.status);
+            (lock(&self.news).admit(kind, now), reason)
+        } else if unlogged.contains_key(&after.id) {
+            let admitted = lock(&self.news).admit_late(kind, now);
+            (admitted, after.status_reason.as_deref())
+        } else {
+            return;
+        };
+        if let Some(suppressed) = admitted
+            && let Some(known) = unlogged.remove(&after.id)
         {
-            events::set_engine_status(after, before.status, reason, suppressed);
+            events::set_engine_status(after, known, why, suppressed);
         }
     }
 
     /// If `news` of `engine` is to be logged, returns how many like it were not.
     fn admit(&self, engine: &Engine, news: News) -> Option<u64> {
-        let mut ledger = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.admit((engine.id, news), Instant::now())
+        lock(&self.news).admit((engine.id, news), Instant::now())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A record before and after a change.

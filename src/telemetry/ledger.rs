@@ -44,18 +44,31 @@ impl<K: Eq + Hash> Ledger<K> {
     /// If an event of `kind` at `now` is to be logged, returns how many of its kind were not since
     /// the last that was.
     pub(crate) fn admit(&mut self, kind: K, now: Instant) -> Option<u64> {
+        let burst = self.burst;
+        let logged = self.row(kind, now);
+        let admitted = logged.admit(burst, now);
+        logged.suppressed += u64::from(admitted.is_none());
+        admitted
+    }
+
+    /// As [`admit`](Self::admit) for an event that was counted before: it is not counted again.
+    pub(crate) fn admit_late(&mut self, kind: K, now: Instant) -> Option<u64> {
+        let burst = self.burst;
+        self.row(kind, now).admit(burst, now)
+    }
+
+    fn row(&mut self, kind: K, now: Instant) -> &mut Logged {
         let is_known = self.kinds.contains_key(&kind);
         if !is_known && self.kinds.len() >= self.most {
             // The oldest make room once they would be logged again.
             let over = self.kinds.extract_if(|_, logged| logged.is_over(now));
             self.others.suppressed += over.map(|(_, logged)| logged.suppressed).sum::<u64>();
         }
-        let logged = if is_known || self.kinds.len() < self.most {
+        if is_known || self.kinds.len() < self.most {
             self.kinds.entry(kind).or_default()
         } else {
             &mut self.others
-        };
-        logged.admit(self.burst, now)
+        }
     }
 }
 
@@ -71,7 +84,6 @@ impl Logged {
             self.lines = 0;
         }
         if self.lines >= burst {
-            self.suppressed += 1;
             return None;
         }
         self.lines += 1;
@@ -125,6 +137,20 @@ mod tests {
 
         assert_eq!(first.iter().flatten().count(), 4);
         assert_eq!(next, Some(96));
+    }
+
+    #[test]
+    fn late_event_is_logged_once_there_is_room_and_is_not_counted() {
+        let mut ledger = Ledger::new(8, 1);
+        let start = Instant::now();
+        let seen = [ledger.admit("kind", start), ledger.admit("kind", start)];
+
+        let late: Vec<_> = (0..=60)
+            .filter_map(|seconds| ledger.admit_late("kind", after(start, seconds)))
+            .collect();
+
+        assert_eq!(seen, [Some(0), None]);
+        assert_eq!(late, [1]);
     }
 
     #[test]

@@ -335,7 +335,7 @@ async fn moving_engine_counts_against_the_rate_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn engine_that_flaps_is_a_few_lines_a_minute() {
+async fn engine_that_flaps_is_a_few_lines_and_its_last_status_is_logged() {
     let world = World::new();
     let flaps = logged(async {
         for n in 0..500 {
@@ -348,16 +348,44 @@ async fn engine_that_flaps_is_a_few_lines_a_minute() {
     });
     let flaps = flaps.await;
 
-    tokio::time::advance(Duration::from_secs(60)).await;
-    let engine = world.ready(1).await;
-    let next = logged(async {
-        world.checked(&engine, failed("no route")).await;
+    let calm = logged(async {
+        for _ in 0..120 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            world.ready(1).await;
+        }
     });
 
     assert!(flaps.len() <= 16, "{flaps:#?}");
-    let next = next.await;
-    let is_change = |line: &String| line.starts_with("setEngineStatus READY ");
-    assert!(next.iter().any(is_change), "{next:?}");
+    let last = flaps
+        .iter()
+        .rfind(|line| line.starts_with("setEngineStatus"));
+    let known = last.unwrap().split(' ').nth(2).unwrap();
+    let settled = format!("setEngineStatus {known} READY");
+    assert_eq!(calm.await, [settled]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn engine_whose_last_change_was_not_logged_is_logged_when_it_is_swept() {
+    let world = World::new();
+    let owner = caller("dpe-dev");
+    let flaps = logged(async {
+        for _ in 0..10 {
+            world.register("dpe-dev", 1).await.unwrap();
+            world.registry.deregister(&owner, id(1)).await.unwrap();
+        }
+    });
+    assert!(flaps.await.len() <= 12);
+    tokio::time::advance(Duration::from_secs(60)).await;
+
+    let swept = logged(async {
+        let day = Duration::from_secs(86_400);
+        world.registry.inactivate_not_seen(day).await.unwrap();
+    });
+
+    let swept = swept.await;
+    assert_eq!(swept.len(), 1, "{swept:?}");
+    let ends = "INACTIVE deregistered by its owner";
+    assert!(swept[0].ends_with(ends), "{swept:?}");
 }
 
 #[tokio::test(start_paused = true)]
