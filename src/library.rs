@@ -15,15 +15,15 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tower_layer::Layer as _;
 
 use crate::config::{Home, LoadError, ModuleKind, Reloader, Settings, environment, wiring};
 use crate::grpc::carrier::Transport;
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
-    AttachIdentity, ConnectError, Connection, MethodRules, Module, ServeError, ServerOptions,
-    Standard, Tokens, Wiring, channel_over,
+    AttachIdentity, ConnectError, Connection, EndpointChannel, KeepAlive, MethodRules, Module,
+    ServeError, ServerOptions, Standard, Tokens, Wiring, channel_over,
 };
 use crate::identity::ModuleType;
 use crate::program::Program;
@@ -132,7 +132,7 @@ impl Module {
         &self,
         name: &str,
         endpoint: Endpoint,
-    ) -> Result<AttachIdentity<Channel>, ConnectError> {
+    ) -> Result<AttachIdentity<EndpointChannel>, ConnectError> {
         let uri = endpoint.uri();
         // What tonic has in place of the path of a Unix socket.
         if uri
@@ -153,7 +153,8 @@ impl Module {
             _ => Transport::loopback(),
         };
         let layer = self.client_layer(name, over)?;
-        Ok(layer.layer(channel_over(endpoint, self.plaintext.calls)?))
+        let channel = channel_over(endpoint, self.plaintext.calls, KeepAlive::ANY_SERVER)?;
+        Ok(layer.layer(channel))
     }
 
     /// Serves `routes` where the module's file says, until SIGTERM or ctrl-c; then drains. A second

@@ -40,11 +40,11 @@ const BUDGETS: &[(&str, usize)] = &[
     ("engine", 261),
     ("failure", 107),
     ("files", 77),
-    ("grpc", 5657),
+    ("grpc", 5797),
     ("http", 287),
     ("identity", 207),
     ("jose", 1484),
-    ("library", 314),
+    ("library", 315),
     ("program", 149),
     ("properties", 1750),
     ("proto", 122),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33063;
+const TOTAL: usize = 33204;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower_service::Service;
 
+pub use endpoint::EndpointChannel;
 pub(crate) use endpoint::channel_over;
 pub(crate) use line::KeepAlive;
 pub(super) use line::Line;

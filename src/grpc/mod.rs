@@ -29,7 +29,7 @@ pub use carrier::{PeerInfo, caller, verified_token};
 pub(crate) use carrier::{Plaintext, is_loopback};
 pub use client::{AttachIdentity, AttachIdentityLayer, CallToken};
 pub(crate) use client::{call, call_over, is_late, up_to};
-pub use connect::{ConnectError, Connection, ConnectionOptions, Target};
+pub use connect::{ConnectError, Connection, ConnectionOptions, EndpointChannel, Target};
 pub(crate) use connect::{KeepAlive, channel_over};
 pub(crate) use gate::Rejections;
 pub use gate::Tokens;

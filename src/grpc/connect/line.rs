@@ -61,7 +61,7 @@ impl KeepAlive {
     pub(super) fn watch(self, _: &TcpStream) {}
 
     /// Returns how often a server gets a PING that complained of too many so many times.
-    fn every(self, complaints: u32) -> Duration {
+    pub(super) fn every(self, complaints: u32) -> Duration {
         let doubled = self.every.saturating_mul(1 << complaints.min(16));
         doubled.min(RAREST.max(self.every))
     }
@@ -96,9 +96,10 @@ impl Line {
         vouched: Vouched,
     ) -> Result<Self, hyper::Error> {
         let link = Arc::clone(&transport.link);
+        let complaints = link.complaints.load(Ordering::Relaxed);
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(keep_alive.every(link.complaints.load(Ordering::Relaxed)))
+            .keep_alive_interval(keep_alive.every(complaints))
             .keep_alive_timeout(keep_alive.answer)
             .keep_alive_while_idle(keep_alive.while_idle)
             // A hostile server must not fill this process with headers.
@@ -110,7 +111,7 @@ impl Line {
         tokio::spawn(async move {
             let why = connection.await.err().and_then(complaint_of);
             if why.is_some() {
-                complained.complaints.fetch_add(1, Ordering::Relaxed);
+                complained.complained(complaints);
             }
             let _ = ended.set(why);
         });
@@ -172,11 +173,15 @@ impl Line {
 
 const AGENT: &str = concat!("grpc-rust-countersign/", env!("CARGO_PKG_VERSION"));
 
-/// Returns what the server said when it ended the connection with `ENHANCE_YOUR_CALM`: no other
-/// reason of HTTP/2 has this code.
+/// Returns what the server said when it ended the connection with `ENHANCE_YOUR_CALM`.
 fn complaint_of(error: hyper::Error) -> Option<Status> {
-    let status = Status::from_error(Box::new(error));
-    (status.code() == Code::ResourceExhausted).then_some(status)
+    Some(Status::from_error(Box::new(error))).filter(is_complaint)
+}
+
+/// Returns `true` if a connection ended with `ENHANCE_YOUR_CALM`: no other reason of HTTP/2 has the
+/// code of `failed`.
+pub(super) fn is_complaint(failed: &Status) -> bool {
+    failed.code() == Code::ResourceExhausted
 }
 
 /// Reads the header with which a gRPC call says how long it waits.

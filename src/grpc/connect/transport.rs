@@ -40,6 +40,14 @@ impl Default for Link {
 }
 
 impl Link {
+    /// Notes a complaint, the first since there were so many `before`.
+    pub(super) fn complained(&self, before: u32) {
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        let next = before.saturating_add(1);
+        // Another call failed with the same complaint.
+        let _ = self.complaints.compare_exchange(before, next, set, get);
+    }
+
     /// Keeps `failure`, and returns the error for the layers above.
     fn keep(&self, failure: ClientFailure) -> io::Error {
         let error = io::Error::new(io::ErrorKind::InvalidData, failure.in_full());

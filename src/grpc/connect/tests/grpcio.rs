@@ -6,7 +6,8 @@ use std::process::Stdio;
 use http::uri::PathAndQuery;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tonic::client::Grpc;
+use tonic::client::{Grpc, GrpcService};
+use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
 use super::*;
@@ -43,8 +44,11 @@ fn connection(target: &Target, keep_alive: KeepAlive) -> Connection {
 }
 
 /// Opens a stream that does not end, and waits until it does.
-async fn stream(connection: &Connection) {
-    let mut client = Grpc::new(connection.clone());
+async fn stream<C>(channel: &C)
+where
+    C: GrpcService<Body, Error: fmt::Debug, ResponseBody = Body> + Clone,
+{
+    let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
     let codec = ProstCodec::<(), ()>::default();
     let path = PathAndQuery::from_static("/a.B/Endless");
@@ -78,6 +82,31 @@ async fn pings_become_rarer_until_grpcio_keeps_the_stream_open() {
 
     open.await.unwrap_err();
     assert_eq!(connection.opened(), 4);
+}
+
+#[tokio::test]
+async fn pings_of_an_endpoint_become_rarer_until_grpcio_keeps_the_stream_open() {
+    let Some((target, _server)) = grpcio(&["3000"]).await else {
+        return;
+    };
+    let often = KeepAlive {
+        every: Duration::from_millis(500),
+        ..KeepAlive::ANY_SERVER
+    };
+    let endpoint = Endpoint::from_shared(format!("http://{target}")).unwrap();
+    let channel = channel_over(endpoint, false, often).unwrap();
+    // Every 500 ms, 1 s and 2 s: too often. Two streams at once are one complaint.
+    for complaints in 1..=3 {
+        tokio::join!(stream(&channel), stream(&channel));
+        while channel.complaints() < complaints {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    // Every 4 s: the third PING would be one too many.
+    let open = timeout(Duration::from_secs(15), stream(&channel));
+
+    open.await.unwrap_err();
 }
 
 #[tokio::test]
