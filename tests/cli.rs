@@ -85,5 +85,8 @@ mod support;
 mod terminals;
 #[path = "cli/token.rs"]
 mod token;
+#[cfg(target_os = "linux")]
+#[path = "cli/two_hosts.rs"]
+mod two_hosts;
 #[path = "cli/usage.rs"]
 mod usage;

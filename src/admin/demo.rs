@@ -19,7 +19,7 @@ use super::error::{Kind, Refused};
 use super::pairing::{self, Member, Options};
 use crate::config::{self, Home, ModuleKind, Settings};
 use crate::grpc::{Connection, ConnectionOptions, Target, code_name, reason_of};
-use crate::identity::{ModuleType, Role};
+use crate::identity::ModuleType;
 use crate::jose::SigningKey;
 use crate::proto::identity::WhoAmIRequest;
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
@@ -108,13 +108,7 @@ impl Demo<'_> {
                 path,
             ));
         }
-        let options = Options {
-            environment: None,
-            role: Role::impersonation(),
-            key_name: None,
-            tls: false,
-        };
-        let plan = pairing::plan(&members, None, &options)?;
+        let plan = pairing::plan(&members, None, &Options::default())?;
         plan.change.carry_out()?;
         let keys = plan.sides.iter().map(|side| {
             // Enough to tell two apart.

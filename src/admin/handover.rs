@@ -5,6 +5,9 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Kind, Refused};
+use crate::config::is_loopback;
+use crate::engine::check_host;
+use crate::grpc::Target;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
 
@@ -16,6 +19,9 @@ const NOT_ONE: &str = "it is not one block from `BEGIN COUNTERSIGN HAND-OVER` to
 
 /// The line that exists only if the module uses TLS.
 const TLS: &str = "tls-fingerprint";
+
+/// The line that exists only if other hosts reach the module.
+const ADDRESS: &str = "address";
 
 /// The longest block that is read, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -63,6 +69,16 @@ pub struct Introduction {
     pub role: Role,
     /// The fingerprint of its TLS certificate's key, if it uses TLS.
     pub tls: Option<Fingerprint>,
+    /// Where others reach it; `None` if only its own host does.
+    pub address: Option<Target>,
+}
+
+impl Introduction {
+    /// Returns `true` if other hosts reach it, as far as names show.
+    pub fn is_remote(&self) -> bool {
+        let target = self.address.as_ref();
+        target.is_some_and(|target| !is_loopback(target.host()))
+    }
 }
 
 impl HandOver {
@@ -92,10 +108,10 @@ impl HandOver {
         let purpose = match &self.purpose {
             Purpose::Pair(of) => {
                 let (module, environment, role) = (&of.module, &of.environment, &of.role);
-                let tls = of
-                    .tls
-                    .map_or_else(String::new, |tls| format!("\n{TLS}: {tls}"));
-                format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}{tls}")
+                let tls = of.tls.map(|tls| format!("\n{TLS}: {tls}"));
+                let at = of.address.as_ref().map(|at| format!("\n{ADDRESS}: {at}"));
+                let more = [tls, at].into_iter().flatten().collect::<String>();
+                format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}{more}")
             }
             Purpose::Rotate { signs } => format!("rotate\nsigns: {signs}"),
         };
@@ -133,6 +149,10 @@ impl HandOver {
                     Some(_) => Some(lines.value(TLS, str::parse)?),
                     None => None,
                 },
+                address: match lines.find(ADDRESS) {
+                    Some(_) => Some(lines.value(ADDRESS, target)?),
+                    None => None,
+                },
             }),
             "rotate" => Purpose::Rotate {
                 signs: lines.value("signs", str::parse)?,
@@ -167,6 +187,29 @@ impl HandOver {
 fn words<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
     let words = bytes.filter_map(|byte| LIST.lines().nth(usize::from(*byte)));
     words.collect::<Vec<_>>().join(" ")
+}
+
+/// Reads `host` or `host:port`; an IPv6 address with a port is in brackets.
+pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, Some(port.parse().ok().filter(|port| *port != 0)?))
+        }
+        _ => (text, None),
+    };
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host = inner.unwrap_or(host);
+    check_host(host).ok().map(|()| (host, port))
+}
+
+/// Reads `host:port`.
+fn target(text: &str) -> Result<Target, ()> {
+    match host_and_port(text) {
+        Some((host, Some(port))) => Ok(Target::new(host, port)),
+        _ => Err(()),
+    }
 }
 
 fn refused(why: impl Into<String>) -> Refused {
@@ -206,6 +249,7 @@ mod tests {
                 environment: Environment::new("dev").unwrap(),
                 role: Role::impersonation(),
                 tls: None,
+                address: None,
             }),
             deployment: DeploymentName::new("dpe-dev").unwrap(),
             key_id: KeyId::from(key.fingerprint()),
@@ -226,6 +270,7 @@ mod tests {
         let mut pair = pair();
         if let Purpose::Pair(introduction) = &mut pair.purpose {
             introduction.tls = tls;
+            introduction.address = Some(Target::new("2001:db8::1", 8531));
         }
         pair
     }

@@ -172,14 +172,22 @@ pub(super) fn ended(done: &str, whose: &str, findings: &Findings) -> Answer {
 
 /// Asks `question`, which `y` or `yes` confirms. Fails with `unasked` without a terminal.
 pub(super) fn ask(question: &str, unasked: Refused, console: &Console) -> Result<(), Refused> {
+    match answer(question, console).as_deref() {
+        None => Err(unasked),
+        Some("y" | "Y" | "yes") => Ok(()),
+        Some(_) => Err(Refused::new(Kind::Conflict, "nothing was written")),
+    }
+}
+
+/// Asks `question`; `None` without a terminal.
+pub(super) fn answer(question: &str, console: &Console) -> Option<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() || !io::stderr().is_terminal() {
-        return Err(unasked);
+        return None;
     }
     console.say(question);
     let mut answer = String::new();
-    match stdin.lock().read_line(&mut answer) {
-        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
-        _ => Err(Refused::new(Kind::Conflict, "nothing was written")),
-    }
+    // What cannot be read is no answer.
+    let _ = stdin.lock().read_line(&mut answer);
+    Some(answer.trim().to_owned())
 }

@@ -1,21 +1,24 @@
 //! `countersign pair`: the guide's procedure for two modules, in one command.
 
-use std::fmt::Display;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+mod arguments;
 
-use clap::{Args, Subcommand};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::change::{How, ask, changes, ended, files_in_json, warn_of};
+pub(super) use arguments::Arguments;
+use arguments::{Accept, Command, file_is_no_key};
+
+use super::change::{How, answer, ask, changes, ended, files_in_json, warn_of};
 use super::input;
-use super::output::{Answer, Console, add, counted, example, table};
+use super::output::{Answer, Console, add, counted, table};
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
-use crate::admin::pairing::{self, Member, Options, Plan, Side};
-use crate::admin::{self, Change, ChangeKind, Kind, Refused, home_of};
-use crate::diagnostic::{CommandLine, Severity, redact};
-use crate::identity::{DeploymentName, Environment, ModuleType, Role};
-use crate::jose::{KeyId, SigningKey};
+use crate::admin::pairing::{self, Address, Member, Options, Plan, Side};
+use crate::admin::{Change, ChangeKind, Kind, Refused, SettingChange, home_of};
+use crate::diagnostic::{CommandLine, Severity};
+use crate::grpc::Target;
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(Command::Accept(block)) = &arguments.accept {
@@ -33,10 +36,14 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let findings = &change.findings;
     let ending = if written {
         format!(
-            "checked both files, each against the other: {}, {}\n{}",
+            "checked {}: {}, {}\n{}",
+            match members.len() {
+                2 => "both files, each against the other".to_owned(),
+                count => format!("{count} files, each against the others"),
+            },
             counted(findings.errors(), "error"),
             counted(findings.warnings(), "warning"),
-            next(&members).unwrap_or_default()
+            start(&plan, &members)
         )
     } else {
         how.ending(change).trim_start().to_owned()
@@ -49,31 +56,81 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     ended("paired", "a", findings)
 }
 
-/// Writes the two names and keys, then the changes of each file.
+/// Writes the names and keys, then the changes of each file; of many modules, only what is replaced.
 fn text(plan: &Plan) -> String {
     let mut keys = Vec::new();
+    let are_many = plan.sides.len() > 2;
     for side in &plan.sides {
         let (of, age) = (&side.hand_over, new_or_its(side.is_key_new));
         let key = of.key.fingerprint();
-        keys.push([of.deployment.to_string(), format!("{age} key  {key}")]);
-        if let Some((key, is_new)) = side.tls() {
+        let file = side.file.display().to_string();
+        let file = if are_many { file } else { String::new() };
+        keys.push([of.deployment.to_string(), format!("{age} key  {key}"), file]);
+        if let Some((key, is_new)) = side.tls().filter(|_| !are_many) {
             let age = new_or_its(is_new);
-            keys.push([String::new(), format!("{age} TLS key {key}")]);
+            keys.push([String::new(), format!("{age} TLS key {key}"), String::new()]);
         }
     }
-    table(&keys) + &changes(plan.change.all())
+    let changed = plan.change.all().filter(|file| {
+        let replaces = |change: &SettingChange| change.kind != ChangeKind::Added;
+        !are_many || file.changes.iter().any(replaces)
+    });
+    table(&keys) + &changes(changed)
 }
 
 fn new_or_its(is_new: bool) -> &'static str {
     if is_new { "new" } else { "its" }
 }
 
-/// Writes the commands that start the two modules, if they are a DPM and a DPE.
-fn next([dpm, dpe]: &[Member; 2]) -> Option<String> {
-    let modules = (dpm.module.as_str(), dpe.module.as_str());
-    let [dpm, dpe] = [("countersign dpm run", dpm), ("countersign dpe run", dpe)]
-        .map(|(run, member)| CommandLine::new(run).option("home", home_of(&member.path)));
-    (modules == ("dpm", "dpe")).then(|| format!("next    {dpm}      then      {dpe}\n"))
+/// Writes the commands that start the modules, if they are a DPM and engines, and the ports that
+/// other hosts must reach.
+fn start(plan: &Plan, members: &[Member]) -> String {
+    let mut commands = members.iter().zip(&plan.sides).map(|(member, side)| {
+        let module = &member.module;
+        let run = CommandLine::new(format!("countersign {module} run"))
+            .option("home", home_of(&member.path));
+        match remote(side) {
+            Some(target) => format!("on {}: {run}", target.host()),
+            None => run.to_string(),
+        }
+    });
+    let kinds: Vec<_> = members
+        .iter()
+        .map(|member| member.module.as_str())
+        .collect();
+    let text = match (commands.next(), commands.next(), &*kinds) {
+        (Some(dpm), Some(dpe), ["dpm", "dpe"]) => format!("next    {dpm}      then      {dpe}\n"),
+        (Some(dpm), Some(dpe), ["dpm", "dpe", more @ ..])
+            if more.iter().all(|one| *one == "dpe") =>
+        {
+            format!("next    {dpm}      then each engine, such as      {dpe}\n")
+        }
+        _ => String::new(),
+    };
+    text + &ports(plan)
+}
+
+/// Returns where other hosts reach a module.
+fn remote(side: &Side) -> Option<&Target> {
+    match &side.hand_over.purpose {
+        Purpose::Pair(of) => of.address.as_ref().filter(|_| of.is_remote()),
+        Purpose::Rotate { .. } => None,
+    }
+}
+
+/// Writes what a firewall must let through.
+fn ports(plan: &Plan) -> String {
+    let targets = plan.sides.iter().filter_map(remote);
+    let places: Vec<_> = targets
+        .map(|target| format!("TCP {} to {}", target.port(), target.host()))
+        .collect();
+    match &*places {
+        [] => String::new(),
+        places => format!(
+            "ports   a firewall must let through: {}\n",
+            places.join(", ")
+        ),
+    }
 }
 
 fn in_json(side: &Side, change: &Change) -> Value {
@@ -97,173 +154,10 @@ fn in_json(side: &Side, change: &Change) -> Value {
     report
 }
 
-#[derive(Args, Debug)]
-#[command(
-    after_help = include_str!("help/pair.txt"),
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
-)]
-pub(super) struct Arguments {
-    #[command(subcommand)]
-    accept: Option<Command>,
-    /// The two modules: type and properties file, which is made if it does not exist
-    #[arg(num_args = 1..=2, required = true, value_name = "MODULE=FILE")]
-    modules: Vec<Of<PathBuf>>,
-    /// Only one file is here: print a block for `pair accept` on the other machine
-    #[arg(long)]
-    one_side: bool,
-    /// The name of a module [default: what the files say, else <module>-<environment>]
-    #[arg(long, value_name = "MODULE=NAME")]
-    name: Vec<Of<DeploymentName>>,
-    /// A private key to use instead of a new one, in any form
-    #[arg(long, value_name = "MODULE=FILE")]
-    key: Vec<Of<PathBuf>>,
-    /// Use TLS: give each side a certificate and pin it in the other's file
-    #[arg(long)]
-    tls: bool,
-    #[command(flatten)]
-    common: Common,
-}
-
-/// What both ways of pairing take.
-#[derive(Args, Debug)]
-struct Common {
-    /// The environment of both modules [default: what the files or the block say, else dev]
-    #[arg(long)]
-    environment: Option<Environment>,
-    /// The role that each module gives the other
-    #[arg(long, default_value = "IMPERSONATION", value_parser = Role::new)]
-    role: Role,
-    /// The name of the keys below `jwt-keys` [default: key]
-    #[arg(long, value_name = "NAME")]
-    key_name: Option<DeploymentName>,
-    #[command(flatten)]
-    how: How,
-}
-
-/// `module=value`.
-#[derive(Clone, Debug)]
-struct Of<T> {
-    module: ModuleType,
-    value: T,
-}
-
-impl<T: FromStr<Err: Display>> FromStr for Of<T> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (module, value) = text
-            .split_once('=')
-            .ok_or("it has the form <module>=<value>, such as dpm=dpm.properties")?;
-        let module =
-            ModuleType::new(module).map_err(|e| format!("`{module}` is not a module type: {e}"))?;
-        if value.is_empty() {
-            return Err("there is nothing after `=`".to_owned());
-        }
-        Ok(Self {
-            module,
-            value: value.parse().map_err(|e| format!("`{value}`: {e}"))?,
-        })
-    }
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Accept the block that `pair --one-side` or `rotate prepare --one-side` printed elsewhere
-    ///
-    /// Compare the words by voice, or let the command compare them: --words "…". --yes accepts the
-    /// block without comparing. The output is this side's own block, for `pair accept` on the other
-    /// machine.
-    #[command(after_help = example("pair accept dpe=dpe.properties --block dpm.block --yes > dpe.block"))]
-    Accept(Accept),
-}
-
-#[derive(Args, Debug)]
-struct Accept {
-    /// The module whose file is here: type and properties file, which is made if it does not exist
-    #[arg(value_name = "MODULE=FILE")]
-    module: Of<PathBuf>,
-    /// The block that the other machine printed; `-` is stdin
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    block: PathBuf,
-    /// The words that the other machine showed; a block with different words is refused
-    #[arg(long, value_name = "WORDS")]
-    words: Option<String>,
-    /// The name of this module [default: what its file says, else <module>-<environment>]
-    #[arg(long)]
-    name: Option<DeploymentName>,
-    #[command(flatten)]
-    common: Common,
-}
-
-impl Arguments {
-    /// Returns both modules.
-    fn members(&self) -> Result<[Member; 2], Refused> {
-        let [one, other] = self.modules.as_slice() else {
-            let what = "name two modules; if only one of them is here, use `--one-side`";
-            return Err(Refused::new(Kind::Usage, what));
-        };
-        if one.module == other.module {
-            let module = &one.module;
-            let what = format!("both are called `{module}`; give them different types");
-            return Err(Refused::new(Kind::Usage, what));
-        }
-        let names = self.name.iter().map(|of| &of.module);
-        let mut modules = names.chain(self.key.iter().map(|of| &of.module));
-        if let Some(odd) = modules.find(|name| ![&one.module, &other.module].contains(name)) {
-            let what = format!("`{odd}` is not one of the two modules");
-            return Err(Refused::new(Kind::Usage, what));
-        }
-        Ok([self.member(one)?, self.member(other)?])
-    }
-
-    /// Returns one module, with the name and the key that it is given.
-    fn member(&self, of: &Of<PathBuf>) -> Result<Member, Refused> {
-        let name = self.name.iter().rfind(|name| name.module == of.module);
-        let key = self.key.iter().rfind(|key| key.module == of.module);
-        Ok(Member {
-            key: key.map(|key| private_key(&key.value)).transpose()?,
-            ..of.member(name.map(|name| name.value.clone()))?
-        })
-    }
-}
-
-impl Common {
-    fn options(&self, tls: bool) -> Options {
-        Options {
-            environment: self.environment.clone(),
-            role: self.role.clone(),
-            key_name: self.key_name.as_ref().map(ToString::to_string),
-            tls,
-        }
-    }
-}
-
-impl Of<PathBuf> {
-    /// Returns the module with this file. The file may be made, so its name must not be a key.
-    fn member(&self, name: Option<DeploymentName>) -> Result<Member, Refused> {
-        let module = self.module.clone();
-        let file = self.value.file_name().unwrap_or_default().to_string_lossy();
-        if redact(&file) != file {
-            let what = format!("the text after `{module}=` looks like a key, not like a file");
-            let help = "name the module's file, such as `etc/application.properties`";
-            return Err(Refused::new(Kind::Usage, what).with_help(help));
-        }
-        Ok(Member {
-            name,
-            ..Member::new(module, self.value.clone())
-        })
-    }
-}
-
-fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Refused> {
-    let cannot = format!("cannot use the key in {}", input::name(path));
-    admin::private_key(input::key(path)?, &cannot)
-}
-
 /// Writes this side's part, and prints what the other machine needs.
 fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
-    let [only] = arguments.modules.as_slice() else {
+    let mut members = arguments.given()?;
+    let [member] = members.as_mut_slice() else {
         let message = "with `--one-side`, name one module: the one whose file is here";
         return Err(Refused::new(Kind::Usage, message));
     };
@@ -271,22 +165,50 @@ fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         key_name: None,
         ..arguments.common.options(arguments.tls)
     };
-    let plan = pairing::plan(&[arguments.member(only)?], None, &options)?;
     let how = &arguments.common.how;
+    if member.address.is_none() && !how.yes && !how.dry_run {
+        let question = format!(
+            "Where do other hosts reach the {}? HOST or HOST:PORT; nothing if they do not:",
+            member.module
+        );
+        let given = answer(&question, console).filter(|answer| !answer.is_empty());
+        let address = given.map(|answer| answer.parse()).transpose();
+        member.address = address.map_err(|error: String| Refused::new(Kind::Usage, error))?;
+    }
+    let plan = pairing::plan(&members, None, &options)?;
     present(&plan, console);
     how.confirm(&plan.change, "", console)?;
-    finish(&plan, how, console)
+    let next = members.first().map(|member| {
+        let there = match member.module.as_str() {
+            "dpm" => "dpe",
+            "dpe" => "dpm",
+            _ => "MODULE",
+        };
+        next(member, there, true)
+    });
+    finish(&plan, &next.unwrap_or_default(), how, console)
 }
 
 /// Accepts what the other machine handed over.
 fn accept(arguments: &Accept, console: &Console) -> Answer {
     let theirs = read(&arguments.block)?;
     compare(&theirs, arguments, console)?;
-    let member = arguments.module.member(arguments.name.clone())?;
-    let plan = pairing::plan(&[member], Some(&theirs), &arguments.common.options(false))?;
+    let mut member = arguments.module.0.clone();
+    file_is_no_key(&member)?;
+    member.name = arguments.name.clone().or(member.name);
+    arguments
+        .common
+        .reach
+        .give(std::slice::from_mut(&mut member))?;
+    let members = [member];
+    let plan = pairing::plan(&members, Some(&theirs), &arguments.common.options(false))?;
     present(&plan, console);
     warn_of(&plan.change, console);
-    finish(&plan, &arguments.common.how, console)
+    let next = match (&theirs.purpose, &members) {
+        (Purpose::Pair(of), [member]) => next(member, of.module.as_str(), false),
+        _ => Vec::new(),
+    };
+    finish(&plan, &next, &arguments.common.how, console)
 }
 
 fn present(plan: &Plan, console: &Console) {
@@ -333,8 +255,8 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
     }
 }
 
-/// Writes the file, and answers with this side's block.
-fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
+/// Writes the file, and answers with this side's block, for a module of type `there`.
+fn finish(plan: &Plan, next: &[Next], how: &How, console: &Console) -> Answer {
     let change = &plan.change;
     let written = how.write(change)?;
     let findings = &change.findings;
@@ -342,15 +264,69 @@ fn finish(plan: &Plan, how: &How, console: &Console) -> Answer {
     let side = plan.sides.first();
     let block = side.map(|side| side.hand_over.block());
     let words = side.map(|side| side.hand_over.words());
-    if let Some(words) = &words {
-        console.present(&format!("words   {words}"));
+    if let (Some(side), Some(words)) = (side, &words) {
+        let mut text = format!("words   {words}\n");
+        for (at, Next { host, command }) in next.iter().enumerate() {
+            let head = if at == 0 { "next" } else { "" };
+            let _ = writeln!(text, "{head:<8}{host}: {command}");
+        }
+        if side.is_local {
+            let of = &side.hand_over.deployment;
+            let _ = writeln!(
+                text,
+                "note    `{of}` is for modules of this host: for others, add `--address`"
+            );
+        }
+        text += &ports(plan);
+        console.present(text.trim_end());
     }
     let report = json!({
         "written": written,
         "block": block,
         "words": words,
+        "next": next,
         "files": files_in_json(&change.files),
     });
     console.reply(block.unwrap_or_default(), &report)?;
     ended("written", "the", findings)
+}
+
+/// A command of a procedure over two hosts.
+#[derive(Serialize)]
+struct Next {
+    host: &'static str,
+    command: String,
+}
+
+impl Next {
+    fn new(host: &'static str, command: &CommandLine) -> Self {
+        Self {
+            host,
+            command: command.to_string(),
+        }
+    }
+}
+
+/// Returns what goes on with the block of `member`, for a module of type `there`.
+fn next(member: &Member, there: &str, is_first: bool) -> Vec<Next> {
+    let module = &member.module;
+    let accept =
+        |module: &str, path: &Path| CommandLine::new("countersign pair accept").named(module, path);
+    let [ours, theirs] = [module.as_str(), there].map(|module| format!("{module}.block"));
+    let file = PathBuf::from(format!("{there}/etc/application.properties"));
+    let mut over = accept(there, &file).option("block", &ours);
+    if member.address.as_ref().is_some_and(Address::is_remote) {
+        over = over.option("address", format!("{there}=HOST"));
+    }
+    let mut next = vec![Next::new("there", &over.into_file(&theirs))];
+    if is_first {
+        let back = accept(module.as_str(), &member.path).option("block", theirs);
+        next.push(Next::new("here", &back));
+    }
+    if matches!(module.as_str(), "dpm" | "dpe") {
+        let run = CommandLine::new(format!("countersign {module} run"))
+            .option("home", home_of(&member.path));
+        next.push(Next::new("here", &run));
+    }
+    next
 }

@@ -42,6 +42,7 @@ pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rules::file::holds_private_key;
 pub use rules::tls::DIAL_BACK;
 pub use schema::TlsEnd;
+pub(crate) use settings::is_loopback;
 pub use settings::{ConnectionSettings, Home, RotationSettings, Settings};
 #[cfg(feature = "testing")]
 pub use spring::{Expression, Location, Target};

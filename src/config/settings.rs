@@ -204,7 +204,7 @@ pub struct EngineSettings {
 }
 
 /// Returns `true` if `host` is surely this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let inner = host.trim_matches(['[', ']']);
     let address = inner.parse::<IpAddr>();
     inner.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())

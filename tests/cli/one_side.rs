@@ -256,3 +256,62 @@ fn a_stranger_cannot_hand_over_a_key_of_another_module() {
     );
     assert_eq!(there.read("dpe.properties"), before);
 }
+
+#[test]
+fn block_carries_the_address_and_accept_writes_the_other_half() {
+    let (here, there) = (Folder::new(), Folder::new());
+    let ours = here
+        .run("pair --one-side dpm=dpm.properties --address dpm=dpm.example:9000")
+        .exits(0);
+
+    let accept = "pair accept dpe=dpe.properties --yes --address dpe=dpe.example";
+    let theirs = there.run_with(accept, ours.stdout.as_bytes()).exits(0);
+    let accept = "pair accept dpm=dpm.properties --yes";
+    here.run_with(accept, theirs.stdout.as_bytes()).exits(0);
+
+    assert!(ours.stdout.contains("\naddress: dpm.example:9000\n"));
+    assert!(theirs.stdout.contains("\naddress: dpe.example:8532\n"));
+    let (dpm, dpe) = (here.read("dpm.properties"), there.read("dpe.properties"));
+    for (text, lines) in [
+        (&dpm, "ataccama.server.grpc.port=9000\n"),
+        (&dpm, "countersign.server.address=0.0.0.0\n"),
+        (&dpe, "ataccama.client.connection.dpm.host=dpm.example\n"),
+        (&dpe, "ataccama.client.connection.dpm.grpc.port=9000\n"),
+        (&dpe, "ataccama.one.dpe.service.hostname=dpe.example\n"),
+        (&dpe, "ataccama.server.grpc.tls.enabled=true\n"),
+    ] {
+        assert!(text.contains(lines), "{lines}: {text}");
+    }
+    let next = "next    there: countersign pair accept dpe=dpe/etc/application.properties --block \
+                dpm.block --address dpe=HOST > dpe.block\n        here: countersign pair accept \
+                dpm=dpm.properties --block dpe.block\n        here: countersign dpm run --home";
+    assert!(ours.stderr.contains(next), "{ours:#?}");
+    assert!(ours.stderr.contains("TCP 9000 to dpm.example"), "{ours:#?}");
+}
+
+#[test]
+fn block_for_one_host_says_so() {
+    let ours = Folder::new()
+        .run("pair --one-side dpm=dpm.properties")
+        .exits(0);
+
+    let note = "note    `dpm-dev` is for modules of this host: for others, add `--address`";
+    assert!(ours.stderr.contains(note), "{ours:#?}");
+}
+
+#[test]
+fn block_for_plaintext_beyond_a_host_is_accepted_only_with_plaintext() {
+    let (here, there) = (Folder::new(), Folder::new());
+    let ours = "pair --one-side dpm=dpm.properties --address dpm=dpm.example --plaintext";
+    let ours = here.run(ours).exits(0);
+    let accept = "pair accept dpe=dpe.properties --yes";
+
+    let refused = there.run_with(accept, ours.stdout.as_bytes()).exits(1);
+    assert!(refused.stderr.contains("without TLS"), "{refused:#?}");
+    assert_eq!(there.names(""), [""; 0]);
+
+    let accept = format!("{accept} --plaintext");
+    there.run_with(&accept, ours.stdout.as_bytes()).exits(0);
+    let text = there.read("dpe.properties");
+    assert!(text.contains("countersign.client.allow-plaintext=true\n"));
+}

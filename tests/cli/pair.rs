@@ -652,3 +652,214 @@ fn new_settings_never_land_in_a_document_that_depends_on_a_profile() {
         assert_eq!(folder.read(DPM), after);
     }
 }
+
+const TO_HOSTS: &str = "--address dpm=dpm.example --address dpe=dpe.example:9000";
+
+#[test]
+fn addresses_are_written_on_both_sides_and_a_second_run_changes_nothing() {
+    let folder = Folder::new();
+
+    let run = folder.run(&format!("{PAIR} {TO_HOSTS}")).exits(0);
+
+    for (file, setting, expected) in [
+        (DPM, "countersign.server.address", "0.0.0.0"),
+        (DPE, "countersign.server.address", "0.0.0.0"),
+        (DPE, "ataccama.server.grpc.port", "9000"),
+        (DPE, "ataccama.one.dpe.service.hostname", "dpe.example"),
+        (DPE, "ataccama.client.connection.dpm.host", "dpm.example"),
+        (DPM, "ataccama.server.grpc.tls.mtls", "require"),
+    ] {
+        assert_eq!(value(&folder, file, setting), expected);
+    }
+    // The DPM dials what its engines advertise.
+    assert!(!folder.read(DPM).contains("connection.dpe.host"));
+    let next = "next    on dpm.example: countersign dpm run --home dpm      then      on \
+                dpe.example: countersign dpe run --home dpe\nports   a firewall must let through: \
+                TCP 8531 to dpm.example, TCP 9000 to dpe.example\n";
+    assert!(run.stdout.ends_with(next), "{run:#?}");
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+    let again = folder.run(&format!("{PAIR} {TO_HOSTS}")).exits(0);
+    assert!(again.stdout.ends_with("nothing to do\n"), "{again:#?}");
+}
+
+#[test]
+fn address_changes_what_the_file_says_and_shows_it() {
+    let folder = Folder::new();
+    folder.run(&format!("{PAIR} {TO_HOSTS}")).exits(0);
+    let to_others = "--address dpm=10.0.0.1:9001 --listen dpm=10.0.0.1 --yes";
+
+    let run = folder.run(&format!("{PAIR} {to_others}")).exits(0);
+
+    for line in [
+        "  ~ countersign.server.address=10.0.0.1\n",
+        "  + ataccama.server.grpc.port=9001\n",
+        "  ~ ataccama.client.connection.dpm.host=10.0.0.1\n",
+        "  + ataccama.client.connection.dpm.grpc.port=9001\n",
+    ] {
+        assert!(run.stdout.contains(line), "{line}: {run:#?}");
+    }
+    // What was narrowed stays so.
+    let wide = "--address dpm=10.0.0.1:9001";
+    let again = folder.run(&format!("{PAIR} {wide}")).exits(0);
+    assert!(again.stdout.ends_with("nothing to do\n"), "{again:#?}");
+}
+
+#[test]
+fn address_beyond_the_host_has_tls_unless_plaintext_is_asked_for() {
+    let folder = Folder::new();
+
+    folder
+        .run(&format!("{PAIR} {TO_HOSTS} --plaintext"))
+        .exits(0);
+
+    for file in [DPM, DPE] {
+        for end in ["server", "client"] {
+            let allowed = format!("countersign.{end}.allow-plaintext");
+            assert_eq!(value(&folder, file, &allowed), "true");
+        }
+        assert!(!folder.read(file).contains("tls"));
+    }
+    let both = format!("{PAIR} {TO_HOSTS} --plaintext --tls");
+    folder.run(&both).exits(2);
+    let near = Folder::new();
+    near.run(&format!("{PAIR} --address dpm=localhost:9000"))
+        .exits(0);
+    assert!(!near.read(DPM).contains("tls") && !near.read(DPM).contains("server.address"));
+}
+
+#[test]
+fn address_that_is_no_host_is_refused_before_anything_is_written() {
+    let folder = Folder::new();
+    for address in [
+        "dpm=http://dpm.example",
+        "dpm=dpm.example:0",
+        "dpm=dpm.example:65536",
+        "dpm=-x",
+        "dpm=",
+        "dpm",
+        "other=dpm.example",
+        "dpm=a..b",
+        "dpm=[::1",
+    ] {
+        folder.run(&format!("{PAIR} --address {address}")).exits(2);
+    }
+    folder
+        .run(&format!("{PAIR} --listen dpm=dpm.example"))
+        .exits(2);
+    assert_eq!(folder.names(""), [""; 0]);
+}
+
+#[test]
+fn file_that_dials_another_host_while_it_stays_on_its_own_is_warned_of() {
+    let folder = Folder::new();
+    folder.run(PAIR).exits(0);
+    let text = folder.read(DPE) + "ataccama.client.connection.dpm.host=dpm.example\n";
+    folder.write(DPE, text + "countersign.client.allow-plaintext=true\n");
+
+    let run = folder.run(&format!("check {DPE}")).exits(0);
+
+    let message = "the DPM is on `dpm.example`, but cannot dial back";
+    assert!(run.stdout.contains("CS0307"), "{run:#?}");
+    assert!(run.stdout.contains(message), "{run:#?}");
+}
+
+/// Returns the arguments that pair a DPM with `count` engines.
+fn with_engines(count: usize) -> String {
+    let engines = (1..=count).map(|n| format!("dpe=e{n}/etc/application.properties"));
+    format!("pair dpm={DPM} {}", engines.collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn engines_are_paired_with_one_dpm_in_one_plan() {
+    let folder = Folder::new();
+    let five = with_engines(5);
+
+    let run = folder.run(&five).exits(0);
+
+    for name in [
+        "dpe-dev",
+        "dpe-2-dev",
+        "dpe-3-dev",
+        "dpe-4-dev",
+        "dpe-5-dev",
+    ] {
+        assert!(run.stdout.contains(&format!("\n{name} ")), "{run:#?}");
+        value(&folder, DPM, &deployment(name, "module"));
+    }
+    for n in 1..=5 {
+        let file = format!("e{n}/etc/application.properties");
+        trusts(&folder, &file, "dpm-dev", DPM);
+        folder.run(&format!("check {DPM} {file}")).exits(0);
+    }
+    let again = folder.run(&five).exits(0);
+    assert!(again.stdout.ends_with("nothing to do\n"), "{again:#?}");
+    let more = format!("{} fast:dpe=f/etc/application.properties", with_engines(6));
+    let more = folder.run(&format!(
+        "{more} --yes --address fast=f.example --plaintext"
+    ));
+    assert!(more.exits(0).stdout.contains("\ndpe-6-dev "));
+    value(&folder, DPM, &deployment("fast", "module"));
+    let advertised = "ataccama.one.dpe.service.hostname";
+    let hostname = value(&folder, "f/etc/application.properties", advertised);
+    assert_eq!(hostname, "f.example");
+}
+
+#[test]
+fn thirty_engines_are_one_command_of_less_than_60_lines() {
+    let folder = Folder::new();
+
+    let run = folder.run(&with_engines(30)).exits(0);
+
+    assert!(run.stdout.lines().count() < 60, "{run:#?}");
+    assert!(run.stdout.contains("checked 31 files"), "{run:#?}");
+    assert!(run.stdout.contains("\ndpe-30-dev "), "{run:#?}");
+}
+
+#[test]
+fn option_for_one_of_several_engines_takes_its_name() {
+    let folder = Folder::new();
+    let two = with_engines(2);
+
+    let unclear = folder
+        .run(&format!("{two} --address dpe=e.example"))
+        .exits(2);
+    let same = format!("pair dpm={DPM} dpe=e1 dpe=./e1");
+    let same = folder.run(&same).exits(2);
+    let twins = folder
+        .run(&format!("pair dpm={DPM} a:dpe=e1 a:dpe=e2"))
+        .exits(2);
+
+    assert!(
+        unclear.stderr.contains("there are several `dpe`"),
+        "{unclear:#?}"
+    );
+    assert!(same.stderr.contains("the same file"), "{same:#?}");
+    assert!(twins.stderr.contains("both"), "{twins:#?}");
+    assert_eq!(folder.names(""), [""; 0]);
+}
+
+#[test]
+fn tls_that_would_end_another_pairing_is_refused_with_the_command_for_all() {
+    let folder = Folder::new();
+    folder.run(&with_engines(2)).exits(0);
+    let one = format!("{} --address dpm=dpm.example --yes", with_engines(1));
+
+    let refused = folder.run(&one).exits(1);
+
+    assert!(
+        refused.stderr.contains("`dpe-2-dev` in plaintext"),
+        "{refused:#?}"
+    );
+    let command = refused.stderr.lines().last().unwrap().trim();
+    let file = "e2/etc/application.properties";
+    let command = command.replace("FILE-OF-dpe-2-dev", file) + " --yes";
+    let all = folder
+        .run(command.strip_prefix("countersign ").unwrap())
+        .exits(0);
+    assert!(all.stdout.contains("0 errors"), "{all:#?}");
+    for engine in ["e1/etc/application.properties", file] {
+        folder.run(&format!("check {DPM} {engine}")).exits(0);
+        let host = value(&folder, engine, "ataccama.client.connection.dpm.host");
+        assert_eq!(host, "dpm.example");
+    }
+}

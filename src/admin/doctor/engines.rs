@@ -456,7 +456,7 @@ mod tests {
     use super::*;
     use crate::admin::pairing::{self, Member};
     use crate::config::{ModuleKind, Settings};
-    use crate::identity::{ModuleType, Role};
+    use crate::identity::ModuleType;
     use crate::proto::registry as wire;
 
     /// Pairs a DPM and a DPE, whose homes are in `folder`.
@@ -466,13 +466,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             Member::new(ModuleType::new(module).unwrap(), path)
         });
-        let both = pairing::Options {
-            environment: None,
-            role: Role::impersonation(),
-            key_name: None,
-            tls: false,
-        };
-        let plan = pairing::plan(&members, None, &both).unwrap();
+        let plan = pairing::plan(&members, None, &pairing::Options::default()).unwrap();
         plan.change.carry_out().unwrap();
     }
 

@@ -14,7 +14,7 @@ use crate::config::{ConnectionSettings, DIAL_BACK, Home, Settings};
 use crate::diagnostic::CommandLine;
 use crate::engine::EngineAddress;
 use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Module, Target, cause};
-use crate::identity::{DeploymentName, ModuleType, Role};
+use crate::identity::{DeploymentName, ModuleType};
 use crate::proto::registry::Engine;
 use crate::registry::{AddressPolicy, Destination};
 use crate::token::Reason;
@@ -337,10 +337,8 @@ impl Remedy<'_> {
             Member::new(settings.own.module.clone(), settings.home.file.clone()),
         ];
         let options = pairing::Options {
-            environment: None,
-            role: Role::impersonation(),
-            key_name: None,
             tls,
+            ..pairing::Options::default()
         };
         let refused = pairing::plan(&members, None, &options).err()?;
         match refused.kind() {

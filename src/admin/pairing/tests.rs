@@ -4,25 +4,17 @@ use super::*;
 use crate::admin::write::{FolderLock, kill};
 use crate::config;
 use crate::diagnostic::{Code, Severity};
-
-const OPTIONS_ROLE: &str = "IMPERSONATION";
+use crate::identity::ModuleType;
 
 fn members(folder: &Path) -> [Member; 2] {
-    ["dpm", "dpe"].map(|module| Member {
-        module: ModuleType::new(module).unwrap(),
-        path: folder.join(module).join("application.properties"),
-        name: None,
-        key: None,
+    ["dpm", "dpe"].map(|module| {
+        let path = folder.join(module).join("application.properties");
+        Member::new(ModuleType::new(module).unwrap(), path)
     })
 }
 
 fn options() -> Options {
-    Options {
-        environment: None,
-        role: Role::new(OPTIONS_ROLE).unwrap(),
-        key_name: None,
-        tls: false,
-    }
+    Options::default()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A certificate for each side, and each side's pin in the other's file.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
@@ -25,10 +26,15 @@ use crate::properties::{Entry, FileText};
 /// The properties that name the certificate and its key.
 const FILES: [&str; 2] = ["cert-chain", "private-key"];
 
+/// Returns `true` if TLS is on at `end`.
+pub(super) fn is_on(file: &AsWritten, end: TlsEnd<'_>) -> bool {
+    let entry = file.tls(end, "enabled");
+    entry.is_some_and(|entry| switch(entry.value()) == Ok(true))
+}
+
 /// Returns what turns TLS on at `end`, unless it is on.
 fn turned_on(file: &AsWritten, end: TlsEnd<'_>) -> Option<Setting> {
-    let entry = file.tls(end, "enabled");
-    if entry.is_some_and(|entry| switch(entry.value()) == Ok(true)) {
+    if is_on(file, end) {
         return None;
     }
     let setting = end.setting("enabled");
@@ -153,11 +159,11 @@ impl Certificate {
         })
     }
 
-    /// Returns what the side's own `file` must say. It calls a module of type `peer`, where that is
-    /// known.
-    pub(super) fn settings(&self, file: &AsWritten, peer: Option<&str>) -> Vec<Setting> {
+    /// Returns what the side's own `file` must say. It calls modules of the types `peers`.
+    pub(super) fn settings(&self, file: &AsWritten, peers: &BTreeSet<&str>) -> Vec<Setting> {
         let mut settings = Vec::new();
-        for end in std::iter::once(TlsEnd::Server).chain(peer.map(TlsEnd::Client)) {
+        let clients = peers.iter().map(|peer| TlsEnd::Client(peer));
+        for end in std::iter::once(TlsEnd::Server).chain(clients) {
             settings.extend(turned_on(file, end));
             for (property, value) in FILES.iter().zip(&self.values) {
                 if file.tls(end, property).is_none() {
@@ -166,7 +172,7 @@ impl Certificate {
             }
         }
         // Without a peer no certificate would be accepted.
-        if peer.is_some() && file.tls(TlsEnd::Server, "mtls").is_none() {
+        if !peers.is_empty() && file.tls(TlsEnd::Server, "mtls").is_none() {
             settings.push(Setting::new(TlsEnd::Server.setting("mtls"), "require"));
         }
         settings

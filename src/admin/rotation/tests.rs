@@ -12,7 +12,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::check;
 use crate::config::names::KEYS;
 use crate::diagnostic::Code;
-use crate::identity::{Environment, ModuleType, Role};
+use crate::identity::{Environment, ModuleType};
 use crate::jose::{KeyId, PublicJwk, SigningKey};
 
 const DPM: &str = "dpm/etc/application.properties";
@@ -29,18 +29,11 @@ fn pair(folder: &Path) {
         let path = folder.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
-        Member {
-            module: ModuleType::new(module).unwrap(),
-            path,
-            name: None,
-            key: None,
-        }
+        Member::new(ModuleType::new(module).unwrap(), path)
     });
     let options = Options {
         environment: Some(Environment::new("dev").unwrap()),
-        role: Role::impersonation(),
-        key_name: None,
-        tls: false,
+        ..Options::default()
     };
     pairing::plan(&members, None, &options)
         .unwrap()

@@ -367,14 +367,28 @@ fn serves(address: IpAddr, host: &str) -> bool {
 }
 
 fn dialled(reader: &mut Reader<'_>, options: &Options) {
+    let advertised = reader.text(HOSTNAME, &[]);
+    let is_local = options.server.address.is_loopback()
+        && advertised.is_none_or(|host| is_loopback(host.text()));
     for connection in &options.client.connections {
-        let secured = options.client.allow_plaintext || options.tls.is_on(&connection.name);
-        if secured || is_loopback(&connection.host) {
+        if is_loopback(&connection.host) {
             continue;
         }
         let Some(at) = reader.text(CLIENT_HOST, &[&connection.name]) else {
             continue;
         };
+        if is_local && connection.name == "dpm" {
+            let message = format!(
+                "the DPM is on {}, but cannot dial back: the gRPC port is open on this host alone",
+                quote(&connection.host)
+            );
+            let help = "write `countersign.server.address=0.0.0.0` and this host's name as `ataccama.one.dpe.service.hostname`, or let `countersign pair --address` do it";
+            let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
+            reader.push(found.with_severity(Severity::Warning));
+        }
+        if options.client.allow_plaintext || options.tls.is_on(&connection.name) {
+            continue;
+        }
         // A name may lead back to this machine; the connection finds out.
         let severity = match connection.host.parse::<IpAddr>() {
             Ok(_) => Severity::Error,

@@ -1,0 +1,210 @@
+//! What a module that is paired is given: its name, its key, and where the sides of two hosts listen,
+//! what they advertise, and what they dial.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::admin::error::{Kind, Refused};
+use crate::admin::handover::{Introduction, host_and_port};
+use crate::admin::setting::Setting;
+use crate::config::{AsWritten, ModuleKind, is_loopback};
+use crate::grpc::Target;
+use crate::identity::{DeploymentName, Environment, ModuleType, Role};
+use crate::jose::{KeyId, SigningKey};
+
+const LISTEN: &str = "countersign.server.address";
+const PORT: &str = "ataccama.server.grpc.port";
+
+/// One of the modules.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its type, such as `dpm`.
+    pub module: ModuleType,
+    /// Its file, which may not exist yet.
+    pub path: PathBuf,
+    /// Its name; by default what the files say, else `<module>-<environment>`.
+    pub name: Option<DeploymentName>,
+    /// Its private key; by default the one in its file, else a new one.
+    pub key: Option<(SigningKey, KeyId)>,
+    /// Where others reach it; by default only on its own host.
+    pub address: Option<Address>,
+    /// What it listens on; by default all interfaces where its address is not of its own host.
+    pub listen: Option<IpAddr>,
+}
+
+impl Member {
+    /// Names the module of type `module` whose file is at `path`.
+    pub fn new(module: ModuleType, path: PathBuf) -> Self {
+        Self {
+            module,
+            path,
+            name: None,
+            key: None,
+            address: None,
+            listen: None,
+        }
+    }
+
+    pub(super) fn is_remote(&self) -> bool {
+        self.address.as_ref().is_some_and(Address::is_remote)
+    }
+}
+
+/// What applies to both sides.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The environment; by default what the files say, else `dev`.
+    pub environment: Option<Environment>,
+    /// The role each side gives the other.
+    pub role: Role,
+    /// The name of the keys below `jwt-keys`; by default the first free of `key`, `key2`, ….
+    pub key_name: Option<String>,
+    /// Whether both sides use TLS: each gets a certificate, and the other side's pin. An address
+    /// beyond the own host means TLS, too.
+    pub tls: bool,
+    /// Whether such an address is reached without TLS.
+    pub plaintext: bool,
+}
+
+impl Default for Options {
+    /// What the files say, else `dev`; the role of impersonation; no TLS.
+    fn default() -> Self {
+        Self {
+            environment: None,
+            role: Role::impersonation(),
+            key_name: None,
+            tls: false,
+            plaintext: false,
+        }
+    }
+}
+
+/// Where others reach a module: `host` or `host:port`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Address {
+    host: String,
+    /// By default the module's own.
+    port: Option<u16>,
+}
+
+impl Address {
+    /// Returns `true` if it is not of the module's own host alone, as far as names show.
+    pub fn is_remote(&self) -> bool {
+        !is_loopback(&self.host)
+    }
+
+    /// Returns the address of the module of type `module` with this `file`.
+    pub(super) fn target(&self, module: &ModuleType, file: &AsWritten) -> Result<Target, Refused> {
+        let host = &self.host;
+        let written = value(file, PORT).and_then(|port| port.parse().ok());
+        let default = match ModuleKind::of(module) {
+            ModuleKind::Dpm => Some(8531),
+            ModuleKind::Dpe => Some(8532),
+            ModuleKind::Other(_) => None,
+        };
+        match self.port.or(written).or(default) {
+            Some(port) => Ok(Target::new(host, port)),
+            None => {
+                let message = format!("the port of the {module} is not known");
+                let help = format!("add it: `--address {module}={host}:PORT`");
+                Err(Refused::new(Kind::Usage, message).with_help(help))
+            }
+        }
+    }
+
+    /// Returns what the `file` of the module of type `module` lacks to be reached here. It listens
+    /// on `listen`; by default, for other hosts, on all interfaces.
+    pub(super) fn settings(
+        &self,
+        module: &ModuleType,
+        file: &AsWritten,
+        listen: Option<IpAddr>,
+        tls: bool,
+    ) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        let any = match self.host.parse() {
+            Ok(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+            _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        };
+        if let Some(at) = listen.or((self.is_remote() && !is_open(file)).then_some(any)) {
+            settings.push(Setting::new(LISTEN, at.to_string()));
+        }
+        let port = self.port.map(|port| port.to_string());
+        settings.extend(port.map(|port| Setting::new(PORT, port)));
+        if matches!(ModuleKind::of(module), ModuleKind::Dpe) {
+            let advertised = "ataccama.one.dpe.service.hostname";
+            settings.push(Setting::new(advertised, &self.host));
+        }
+        if self.is_remote() && !tls {
+            settings.push(Setting::new("countersign.server.allow-plaintext", "true"));
+        }
+        missing(file, settings)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => Target::new(&self.host, port).fmt(f),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let what = "it has the form HOST or HOST:PORT, such as dpm.example:8531";
+        let (host, port) = host_and_port(text).ok_or(what)?;
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+/// Returns `true` if the module with this `file` listens beyond its own host.
+pub(super) fn is_open(file: &AsWritten) -> bool {
+    let listens = value(file, LISTEN).and_then(|at| at.parse::<IpAddr>().ok());
+    listens.is_some_and(|at| !at.is_loopback())
+}
+
+/// Returns what the `file` of the module of type `module` lacks to reach `peer` at its address. A
+/// DPM dials what its engines advertise.
+pub(super) fn connection(
+    module: &ModuleType,
+    file: &AsWritten,
+    peer: &Introduction,
+) -> Vec<Setting> {
+    let Some(target) = &peer.address else {
+        return Vec::new();
+    };
+    let mut settings = Vec::new();
+    let kinds = [module, &peer.module].map(ModuleKind::of);
+    if !matches!(kinds, [ModuleKind::Dpm, ModuleKind::Dpe]) {
+        let connection = format!("ataccama.client.connection.{}", peer.module);
+        let port = format!("{connection}.grpc.port");
+        settings.push(Setting::new(format!("{connection}.host"), target.host()));
+        let is_default = matches!(kinds, [_, ModuleKind::Dpm]) && target.port() == 8531;
+        if !is_default || value(file, &port).is_some() {
+            settings.push(Setting::new(port, target.port().to_string()));
+        }
+    }
+    if peer.is_remote() && peer.tls.is_none() {
+        settings.push(Setting::new("countersign.client.allow-plaintext", "true"));
+    }
+    missing(file, settings)
+}
+
+fn missing(file: &AsWritten, mut settings: Vec<Setting>) -> Vec<Setting> {
+    settings.retain(|setting| value(file, &setting.key) != setting.text());
+    settings
+}
+
+/// Returns the value of `setting`, if it is set to anything.
+pub(super) fn value<'a>(file: &'a AsWritten, setting: &str) -> Option<&'a str> {
+    file.text(setting, &[]).filter(|value| !value.is_empty())
+}
