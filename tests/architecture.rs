@@ -36,7 +36,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 6424),
     ("diagnostic", 559),
     ("dpe", 580),
-    ("dpm", 1150),
+    ("dpm", 1154),
     ("engine", 261),
     ("failure", 107),
     ("files", 77),
@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1750),
     ("proto", 122),
-    ("registry", 835),
+    ("registry", 840),
     ("secret", 22),
     ("storage", 312),
     ("telemetry", 1586),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33744;
+const TOTAL: usize = 33753;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -199,7 +199,11 @@ impl Keeper {
         if asked_again {
             self.woken.mark_changed();
         }
-        let after = registry.record_check(&engine, &outcome).await?;
+        let after = match registry.record_check(&engine, &outcome).await {
+            // It has been forgotten since.
+            Err(RegistryError::NotFound(_)) => return Ok(Checked::Left),
+            recorded => recorded?,
+        };
         Ok(match outcome {
             _ if !is_kept(&after) => Checked::Left,
             CheckOutcome::Proved | CheckOutcome::Alive => Checked::Holds,
@@ -235,6 +239,7 @@ impl Keeper {
 }
 
 /// What a check means for the next one.
+#[derive(Debug)]
 enum Checked {
     Holds,
     Lost,
@@ -297,7 +302,56 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Handle;
+
     use super::*;
+    use crate::dpm::Resolver;
+    use crate::engine::{EngineAddress, EngineConstraints};
+    use crate::registry::store::{EngineStore as _, MemoryStore};
+    use crate::registry::{Limits, Registrant};
+    use crate::testing;
+
+    #[tokio::test]
+    async fn engine_that_is_forgotten_while_it_is_dialled_is_left() {
+        let (module, engine) = (testing::pair().dpm, EngineId::from_random([1; 16]));
+        let store = Arc::new(MemoryStore::default());
+        let engines = Arc::clone(&store);
+        let options = MonitorOptions {
+            resolver: Resolver::new(move |_| {
+                Handle::current().block_on(async {
+                    let found = engines.find(engine).await.unwrap().unwrap();
+                    engines.remove(engine, found.revision).await.unwrap();
+                });
+                Ok(Vec::new())
+            }),
+            ..MonitorOptions::default()
+        };
+        let registry = EngineRegistry::new(store, Arc::clone(module.clock()), Limits::default());
+        let owner = Registrant {
+            identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
+            environment: None,
+            fingerprint: "k".into(),
+            over_loopback: true,
+        };
+        let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+        let constraints = EngineConstraints::default();
+        let registered = registry.register(&owner, engine, address, constraints);
+        registered.await.unwrap();
+        let policy = AddressPolicy::default();
+        let monitor = Monitor::new(module, Arc::new(registry), policy, options);
+        let context = Arc::clone(&monitor.context);
+        let (_wake, woken) = watch::channel(());
+        let mut keeper = Keeper {
+            engine,
+            context: Arc::clone(&context),
+            tasks: Arc::downgrade(&monitor.tasks),
+            woken,
+        };
+
+        let checked = keeper.check(&mut Checker::new(context)).await;
+
+        assert!(matches!(checked, Ok(Checked::Left)), "{checked:?}");
+    }
 
     #[test]
     fn back_off_doubles_up_to_its_maximum() {

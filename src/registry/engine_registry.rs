@@ -290,13 +290,14 @@ impl EngineRegistry {
     ///
     /// # Errors
     ///
-    /// When the store fails; what was done until then stays done.
+    /// When the store fails, for the engines for which it does; all others are judged.
     pub async fn inactivate_not_seen(&self, limit: Duration) -> Result<usize, RegistryError> {
         let Some(oldest) = self.clock.now().checked_sub(limit) else {
             return Ok(0);
         };
         let reason = format!("not seen for {} s", limit.as_secs());
         let mut changed = 0;
+        let mut failed = None;
         for engine in self.all().await? {
             if engine.last_seen_at > oldest {
                 let (before, after) = (Arc::clone(&engine), engine);
@@ -307,13 +308,18 @@ impl EngineRegistry {
                 let late = inactive(engine, Event::NotSeen, &reason);
                 Ok(late.filter(|_| engine.last_seen_at <= oldest))
             });
-            let updated = inactivated.await?;
-            if updated.status_changed() {
-                self.report_status(&updated, Some(&reason));
-                changed += 1;
+            match inactivated.await {
+                Ok(updated) if updated.status_changed() => {
+                    self.report_status(&updated, Some(&reason));
+                    changed += 1;
+                }
+                Ok(_) => {}
+                // It has been forgotten since.
+                Err(RegistryError::NotFound(_)) => {}
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(changed)
+        failed.map_or(Ok(changed), Err)
     }
 
     /// Creates `new` within the limits; returns `None` if it exists already.

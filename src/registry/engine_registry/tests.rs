@@ -1,10 +1,14 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tracing::instrument::WithSubscriber as _;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::engine::FailureKind;
 use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
-use crate::registry::store::MemoryStore;
+use crate::registry::store::{
+    Counts, EngineStore, Expected, MemoryStore, Revision, StoreError, StoreFuture, Stored,
+};
 use crate::telemetry::{Format, capture};
 
 struct World {
@@ -18,9 +22,13 @@ impl World {
     }
 
     fn with_limits(limits: Limits) -> Self {
+        Self::with_store(MemoryStore::default(), limits)
+    }
+
+    fn with_store(store: impl EngineStore, limits: Limits) -> Self {
         let clock = Arc::new(ManualClock::at_unix(1_800_000_000));
         let dyn_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let registry = EngineRegistry::new(Arc::new(MemoryStore::default()), dyn_clock, limits);
+        let registry = EngineRegistry::new(Arc::new(store), dyn_clock, limits);
         Self {
             clock,
             registry: Arc::new(registry),
@@ -565,4 +573,61 @@ async fn engines_not_seen_become_inactive() {
     let status = async |n| world.registry.find(id(n)).await.unwrap().unwrap().status;
     assert_eq!(status(1).await, EngineStatus::Inactive);
     assert_eq!(status(2).await, EngineStatus::Ready);
+}
+
+/// A store that lists engine 1, which another DPM forgets meanwhile, and engine 2, which it cannot
+/// read.
+#[derive(Debug, Default)]
+struct Torn {
+    engines: MemoryStore,
+    is_torn: Arc<AtomicBool>,
+}
+
+impl EngineStore for Torn {
+    fn find(&self, engine: EngineId) -> StoreFuture<'_, Option<Stored>> {
+        if !self.is_torn.load(Ordering::Relaxed) {
+            return self.engines.find(engine);
+        }
+        match engine {
+            _ if engine == id(1) => Box::pin(async { Ok(None) }),
+            _ if engine == id(2) => Box::pin(async { Err(StoreError("torn page".into())) }),
+            _ => self.engines.find(engine),
+        }
+    }
+
+    fn page(&self, after: Option<EngineId>, limit: usize) -> StoreFuture<'_, Vec<Stored>> {
+        self.engines.page(after, limit)
+    }
+
+    fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts> {
+        self.engines.count(deployment)
+    }
+
+    fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
+        self.engines.replace(engine, expected)
+    }
+
+    fn remove(&self, engine: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
+        self.engines.remove(engine, revision)
+    }
+}
+
+#[tokio::test]
+async fn sweep_goes_on_past_an_engine_that_is_gone_and_one_that_cannot_be_read() {
+    let store = Torn::default();
+    let is_torn = Arc::clone(&store.is_torn);
+    let world = World::with_store(store, Limits::default());
+    for n in 1..=4 {
+        world.ready(n).await;
+    }
+    world.clock.advance(Duration::from_secs(3600));
+    is_torn.store(true, Ordering::Relaxed);
+
+    let swept = world.registry.inactivate_not_seen(Duration::from_secs(60));
+
+    assert!(matches!(swept.await, Err(RegistryError::Store(_))));
+    for n in [3, 4] {
+        let engine = world.registry.find(id(n)).await.unwrap().unwrap();
+        assert_eq!(engine.status, EngineStatus::Inactive);
+    }
 }
