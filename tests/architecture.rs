@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1750),
     ("proto", 122),
-    ("registry", 840),
+    ("registry", 834),
     ("secret", 22),
     ("storage", 312),
     ("telemetry", 1586),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33753;
+const TOTAL: usize = 33747;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

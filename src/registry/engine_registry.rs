@@ -299,21 +299,15 @@ impl EngineRegistry {
         let mut changed = 0;
         let mut failed = None;
         for engine in self.all().await? {
-            if engine.last_seen_at > oldest {
-                let (before, after) = (Arc::clone(&engine), engine);
-                self.report_status(&Updated { before, after }, None);
-                continue;
-            }
             let inactivated = self.update(engine.id, |engine| {
                 let late = inactive(engine, Event::NotSeen, &reason);
                 Ok(late.filter(|_| engine.last_seen_at <= oldest))
             });
             match inactivated.await {
-                Ok(updated) if updated.status_changed() => {
+                Ok(updated) => {
                     self.report_status(&updated, Some(&reason));
-                    changed += 1;
+                    changed += usize::from(updated.status_changed());
                 }
-                Ok(_) => {}
                 // It has been forgotten since.
                 Err(RegistryError::NotFound(_)) => {}
                 Err(error) => failed = Some(error),

@@ -397,6 +397,33 @@ async fn engine_whose_last_change_was_not_logged_is_logged_when_it_is_swept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn engine_that_is_swept_while_its_lines_are_held_back_is_logged_once_later() {
+    let world = World::new();
+    for n in 0..10 {
+        let engine = world.ready(1).await;
+        world.checked(&engine, failed(&n.to_string())).await;
+    }
+    world.clock.advance(Duration::from_secs(3600));
+    let hour = Duration::from_secs(3600);
+
+    let held_back = logged(async {
+        assert_eq!(world.registry.inactivate_not_seen(hour).await.unwrap(), 1);
+    });
+    assert_eq!(held_back.await, [""; 0]);
+    let later = logged(async {
+        for _ in 0..3 {
+            tokio::time::advance(Duration::from_secs(60)).await;
+            assert_eq!(world.registry.inactivate_not_seen(hour).await.unwrap(), 0);
+        }
+    });
+
+    let later = later.await;
+    assert_eq!(later.len(), 1, "{later:?}");
+    let ends = "INACTIVE not seen for 3600 s";
+    assert!(later[0].ends_with(ends), "{later:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn moving_engine_is_a_few_lines_a_minute() {
     let world = World::with_limits(Limits {
         max_new_engines_per_second: u32::MAX,
