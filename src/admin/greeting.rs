@@ -154,7 +154,9 @@ pub(super) fn unusable(error: impl Error + 'static) -> Doubt {
 }
 
 pub(super) fn unknown_at(target: &Target) -> Doubt {
-    Found::Refused.because(format!("the module at {target} does not know the key"))
+    Found::Refused.because(format!(
+        "the module at {target} does not know the key (KEY_UNKNOWN)"
+    ))
 }
 
 async fn not_connected(target: &Target, error: &(dyn Error + Send + Sync + 'static)) -> Doubt {

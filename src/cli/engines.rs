@@ -12,11 +12,12 @@ use super::runtime::runtime;
 use crate::admin::greeting::{self, Callee, Doubt, Found, PATIENCE};
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
-use crate::grpc::{Target, UnknownDeployment, cause};
+use crate::grpc::{Target, UnknownDeployment, cause, failure_of};
 use crate::properties::name::same;
 use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
 use crate::telemetry::{Untrusted, UntrustedReason};
+use crate::token::Reason;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -128,6 +129,9 @@ struct Shown {
     port: i32,
     status: &'static str,
     status_reason: String,
+    /// The same in a few words.
+    #[serde(skip)]
+    why: String,
     deployment: String,
     module: String,
     environment: String,
@@ -139,12 +143,16 @@ struct Shown {
 impl From<wire::Engine> for Shown {
     fn from(engine: wire::Engine) -> Self {
         let address = engine.address.unwrap_or_default();
+        let status_reason = UntrustedReason(&engine.status_reason).to_string();
+        let failure = engine.dial_back_failure.as_ref().and_then(failure_of);
+        let why = failure.map(|(kind, reason)| reason.map_or(kind.summary(), Reason::as_str));
         Self {
             id: harmless(&engine.id),
             hostname: harmless(&address.hostname),
             port: address.port,
             status: status_word(engine.status),
-            status_reason: UntrustedReason(&engine.status_reason).to_string(),
+            why: why.unwrap_or(&status_reason).to_owned(),
+            status_reason,
             deployment: harmless(&engine.deployment),
             module: harmless(&engine.module),
             environment: harmless(&engine.environment),
@@ -189,6 +197,7 @@ fn in_columns(engines: &[Shown]) -> String {
         "MODULE",
         "ENV",
         "LAST SEEN",
+        "WHY",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(engines.iter().map(|engine| {
@@ -200,6 +209,7 @@ fn in_columns(engines: &[Shown]) -> String {
             engine.module.clone(),
             engine.environment.clone(),
             engine.last_seen.clone().unwrap_or_default(),
+            engine.why.clone(),
         ]
     }));
     table(&rows)
@@ -213,6 +223,7 @@ fn time(time: &Timestamp) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{DialBackFailure, FailureKind};
 
     #[test]
     fn an_engine_is_named_by_its_id_the_beginning_of_it_or_its_deployment() {
@@ -233,6 +244,38 @@ mod tests {
         for (name, kind) in [("00", "Conflict"), ("dpe", "NotThere"), ("5", "NotThere")] {
             let refused = named(engines(), name).err().unwrap();
             assert_eq!(format!("{:?}", refused.kind()), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn list_of_engines_says_in_a_few_words_why_one_is_not_ready() {
+        let failed = |kind: FailureKind, reason: &str| {
+            let failure = DialBackFailure::new(kind, "long ".repeat(50)).with_reason(reason);
+            (failure.to_string(), Some((&failure).into()))
+        };
+        for ((status_reason, dial_back_failure), why) in [
+            (failed(FailureKind::Refused, "KEY_UNKNOWN"), "KEY_UNKNOWN"),
+            (
+                failed(FailureKind::NotReached, ""),
+                "the engine cannot be reached",
+            ),
+            (
+                ("registered; not checked yet".to_owned(), None),
+                "registered; not checked yet",
+            ),
+            ((String::new(), None), "never"),
+        ] {
+            let engine = Shown::from(wire::Engine {
+                status_reason,
+                dial_back_failure,
+                last_seen_at: None,
+                ..wire::Engine::default()
+            });
+            let shown = in_columns(&[Shown {
+                last_seen: Some("never".to_owned()),
+                ..engine
+            }]);
+            assert!(shown.trim_end().ends_with(why), "{shown}");
         }
     }
 
