@@ -21,8 +21,8 @@ use crate::properties::bind::{TimeUnit, duration};
 pub(super) struct Arguments {
     #[command(flatten)]
     home: HomeArguments,
-    /// The one peer to look at: a connection's name, such as `dpm`; or an engine's id, deployment
-    /// or `host:port`
+    /// The one peer to look at: a connection's name, such as `dpm`, its deployment or `host:port`;
+    /// or an engine's id, the beginning of it, or its deployment, module or `host:port`
     #[arg(long, value_name = "NAME")]
     peer: Option<String>,
     /// How long a question of each layer may take; a look, also of --watch, takes as long as its

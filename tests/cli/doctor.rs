@@ -156,6 +156,58 @@ fn a_healthy_pair_passes_every_layer_from_both_sides() {
 }
 
 #[test]
+fn peer_is_found_by_each_of_its_names_in_any_spelling() {
+    let mut world = World::new();
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let _dpe = Running::start(&world.folder, &dpe);
+    world.dpm.until("newStatus=READY");
+    let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
+    let own = format!("--set ataccama.server.grpc.port={port}");
+    let listed = format!("engines list --home dpm {own} -o json");
+    let engine = world.folder.run(&listed).exits(0).json()["engines"][0].clone();
+    let id = engine["id"].as_str().unwrap();
+    let looked_at = |home: &str, name: &str| {
+        let run = world.doctor(home, &format!("{own} --peer {name}")).exits(0);
+        let peers = run.json()["peers"].clone();
+        let titles = peers.as_array().unwrap().iter().map(|peer| &peer["peer"]);
+        titles
+            .map(|title| title.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+
+    let dpm = format!("LOCALHOST:{port}");
+    for name in ["dpm", "DPM", "dpm-dev", "DPM_Dev", "dpmdev", &dpm] {
+        let titles = looked_at("dpe", name);
+        assert!(titles[0].starts_with("dpm-dev at "), "{name}: {titles:?}");
+        assert_eq!(titles.len(), 1, "{name}: {titles:?}");
+    }
+    for name in ["dpm", "DPM", "dpm-dev", "DPM_Dev"] {
+        let titles = looked_at("dpm", name);
+        assert!(
+            titles[0].starts_with("dpm-dev itself "),
+            "{name}: {titles:?}"
+        );
+        assert_eq!(titles.len(), 1, "{name}: {titles:?}");
+    }
+    let at = format!("LocalHost:{}", engine["port"]);
+    let upper = id.to_uppercase();
+    for name in [
+        id,
+        &upper,
+        &id[..8],
+        "dpe",
+        "DPE",
+        "dpe-dev",
+        "DPE_Dev",
+        &at,
+    ] {
+        let titles = looked_at("dpm", name);
+        assert_eq!(titles.len(), 2, "{name}: {titles:?}");
+        assert!(titles[1].contains(id), "{name}: {titles:?}");
+    }
+}
+
+#[test]
 fn a_healthy_pair_with_tls_passes_every_layer_from_both_sides() {
     let folder = Folder::new();
     folder

@@ -63,8 +63,10 @@ pub(super) async fn visits(peer: &Peer<'_>) -> Result<Vec<Visit>, Refused> {
     for engine in roster.wanted(wanted).take(MOST_VISITED) {
         visits.push(of_engine(engine, doctor).await);
     }
-    match wanted {
-        Some(name) if visits.len() == 1 && !roster.lacks(wanted) => Err(no_such_peer(name)),
+    match wanted.filter(|_| visits.len() == 1 && !roster.lacks(wanted)) {
+        Some(name) if ![&*peer.name, "dpm"].iter().any(|own| same(own, name)) => {
+            Err(no_such_peer(name))
+        }
         Some(_) | None => Ok(visits),
     }
 }
@@ -183,7 +185,7 @@ impl Roster {
 
     /// Returns `true` if an engine is missing: one of the `wanted` deployment, or any at all.
     fn lacks(&self, wanted: Option<&str>) -> bool {
-        match wanted {
+        match wanted.filter(|wanted| !same(wanted, "dpe")) {
             Some(wanted) => self.without.iter().any(|name| same(name, wanted)),
             None => self.wanted(None).next().is_none() && !self.without.is_empty(),
         }
@@ -225,9 +227,14 @@ fn is_active(engine: &Engine) -> bool {
     engine.status() != EngineStatus::Inactive
 }
 
-/// Returns `true` if `name` is the engine's id, deployment or `host:port`.
+/// Returns `true` if `name` is the engine's id, the beginning of it, or the engine's deployment,
+/// module or `host:port`.
 fn is_called(engine: &Engine, name: &str) -> bool {
-    [&*engine.id, &*address_of(engine)].contains(&name) || same(&engine.deployment, name)
+    engine.id.starts_with(&name.to_ascii_lowercase())
+        || address_of(engine).eq_ignore_ascii_case(name)
+        || [&engine.deployment, &engine.module]
+            .iter()
+            .any(|known| same(known, name))
 }
 
 /// Visits a module that this one calls: its DPM, or another one.

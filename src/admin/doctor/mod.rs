@@ -19,7 +19,6 @@ use crate::config::names::OWN_KEY;
 use crate::config::{LoadError, Settings};
 use crate::diagnostic::{Code, CommandLine, Severity, redact};
 use crate::grpc::cause;
-use crate::properties::name::same;
 use peer::Doctor;
 
 /// Examines what the module of `settings` can reach: its DPM, or, if it is one, itself and its
@@ -46,8 +45,8 @@ pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis
     let name = options.peer.as_deref().unwrap_or("dpm");
     let is_dpm = settings.own.module.as_str() == "dpm";
     let mut connections = settings.options.client.connections.iter();
-    let connection = connections.find(|known| same(&known.name, name));
-    let peer = match connection.filter(|_| !is_dpm || name != "dpm") {
+    let connection = connections.find(|known| doctor.is_called(known, name));
+    let peer = match connection.filter(|known| !is_dpm || known.name != "dpm") {
         Some(connection) => doctor.to(connection),
         None if is_dpm => doctor.itself(),
         None => return Err(engines::no_such_peer(name)),

@@ -13,8 +13,11 @@ use crate::config::names::OWN_KEY;
 use crate::config::{ConnectionSettings, DIAL_BACK, Home, Settings};
 use crate::diagnostic::CommandLine;
 use crate::engine::EngineAddress;
-use crate::grpc::{AttachIdentityLayer, ConnectionOptions, Module, Target, cause};
+use crate::grpc::{
+    AttachIdentityLayer, ConnectionOptions, Module, Target, UnknownDeployment, cause,
+};
 use crate::identity::{DeploymentName, ModuleType};
+use crate::properties::name::same;
 use crate::proto::registry::Engine;
 use crate::registry::{AddressPolicy, Destination};
 use crate::token::Reason;
@@ -25,8 +28,9 @@ use crate::trust::Deployment;
 pub struct Options {
     /// The module's home, as the user named it: for the commands that the doctor suggests.
     pub home: PathBuf,
-    /// The one peer to examine: a connection's name, or an engine's id, deployment or `host:port`.
-    /// All if it is `None`.
+    /// The one peer to examine, in any spelling: the name, deployment or `host:port` of a connection
+    /// or of this module; or an engine's id, its beginning, or its deployment, module or
+    /// `host:port`. All if it is `None`.
     pub peer: Option<String>,
     /// How long each layer may take.
     pub timeout: Duration,
@@ -58,6 +62,23 @@ pub(super) struct Peer<'a> {
 }
 
 impl Doctor<'_> {
+    /// Returns `true` if `name` is that of `connection`, its deployment or `host:port`.
+    pub(super) fn is_called(&self, connection: &ConnectionSettings, name: &str) -> bool {
+        let deployment = self.deployment_of(connection);
+        let target = Target::new(&connection.host, connection.port).to_string();
+        same(&connection.name, name)
+            || deployment.is_ok_and(|deployment| same(deployment.as_str(), name))
+            || target.eq_ignore_ascii_case(name)
+    }
+
+    fn deployment_of(
+        &self,
+        connection: &ConnectionSettings,
+    ) -> Result<DeploymentName, UnknownDeployment> {
+        let named = connection.deployment.clone();
+        named.map_or_else(|| self.module.deployment_of(&connection.name), Ok)
+    }
+
     /// Returns the peer of `connection`.
     pub(super) fn to(&self, connection: &ConnectionSettings) -> Result<Peer<'_>, Row> {
         let (name, settings) = (&connection.name, self.settings);
@@ -88,10 +109,7 @@ impl Doctor<'_> {
                 Other::There
             },
         };
-        let known = match &connection.deployment {
-            Some(deployment) => Ok(deployment.clone()),
-            None => self.module.deployment_of(name),
-        };
+        let known = self.deployment_of(connection);
         let deployment = known.map_err(|error| unusable(&error).helps(remedy.pair(false)))?;
         let target = Target::new(&connection.host, connection.port);
         self.peer(deployment, target, name, remedy)
