@@ -351,6 +351,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn reply_that_comes_after_its_token_was_over_may_be_read_for_a_minute() {
+        let pair = testing::pair();
+        let mut service = layer(&pair).layer(service_fn(|call| {
+            // Longer than the token lives.
+            pair.clock.advance(Duration::from_secs(400));
+            echo(call)
+        }));
+        let connections = connections(500);
+        let mut seat = seat(&connections);
+        let call = request(&pair, "/a.B/Get", "application/grpc", Some(&seat));
+        let mut reply = pin!(service.call(call).await.unwrap().into_body());
+        let first = poll_fn(|cx| reply.as_mut().poll_frame(cx)).await.unwrap();
+        assert!(first.unwrap().is_data());
+
+        let cut = [55, 65].map(|seconds| {
+            connections.cut_overdue(Instant::now() + Duration::from_secs(seconds));
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            seat.poll_cut(&mut context).is_ready()
+        });
+
+        assert_eq!(cut, [false, true]);
+    }
+
+    #[tokio::test]
     async fn deployment_without_room_and_method_without_rule_are_one_line_a_minute_with_a_count() {
         tokio::time::pause();
         let pair = testing::pair();

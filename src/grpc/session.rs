@@ -26,6 +26,9 @@ use crate::token::{Reason, Refusal, VerifiedToken};
 /// For how long a stream may outlive the token with which it was opened.
 pub(super) const STREAM_GRACE: Duration = Duration::from_secs(10);
 
+/// How long a reply may be read, however late it comes.
+const LATE: Duration = Duration::from_secs(60);
+
 /// One admitted call, as long as its streams are open.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -94,12 +97,13 @@ impl Session {
         }
     }
 
-    /// Has the connection end where the caller takes nothing of a reply until the call is over.
+    /// Has the connection end where the caller takes nothing of a reply until the call is over. A
+    /// reply that comes late has as long as a caller without a token.
     fn hold(&self) -> Option<OpenCall> {
         let standing = self.standing.as_ref()?;
         let left = self.due.duration_since(self.gate.verifier.clock().now());
-        let due = Instant::now() + left.unwrap_or_default() + STREAM_GRACE;
-        Some(standing.begin(due, true).0)
+        let lasts = (left.unwrap_or_default() + STREAM_GRACE).max(LATE);
+        Some(standing.begin(Instant::now() + lasts, true).0)
     }
 
     fn in_time(&self) -> Result<(), Refusal> {
