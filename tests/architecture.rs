@@ -50,15 +50,15 @@ const BUDGETS: &[(&str, usize)] = &[
     ("proto", 122),
     ("registry", 834),
     ("secret", 22),
-    ("storage", 312),
+    ("storage", 321),
     ("telemetry", 1586),
     ("testing", 51),
-    ("token", 1706),
+    ("token", 1729),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33778;
+const TOTAL: usize = 33810;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -122,9 +122,9 @@ pub(crate) struct Watermark {
     _lock: Storage,
 }
 
-/// How far beyond the time it must cover a watermark is written, so that it is not written more
-/// often.
-const AHEAD: Duration = Duration::from_secs(1);
+/// How far beyond the time it must cover a watermark is written. It is written again once half of
+/// that is left.
+const AHEAD: Duration = Duration::from_secs(2);
 
 impl Watermark {
     /// Takes the watermark in the folder `storage`; it is 1970 if the file is new.
@@ -154,13 +154,19 @@ impl Watermark {
         held.map_err(|error| StorageError::of(&path, &error))
     }
 
-    /// Makes it cover `time`.
+    /// Returns `true` if a file that has `kept` is to be written, so that it soon covers more than
+    /// `time`.
+    pub fn is_due(time: SystemTime, kept: SystemTime) -> bool {
+        time + AHEAD / 2 > kept
+    }
+
+    /// Makes it cover `time`, and what comes soon after it.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
     pub fn cover(&mut self, time: SystemTime) -> io::Result<()> {
-        if time <= self.kept {
+        if !Self::is_due(time, self.kept) {
             return Ok(());
         }
         self.write(time + AHEAD)
@@ -175,6 +181,14 @@ impl Watermark {
         self.file.sync_data()?;
         self.kept = kept;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Watermark {
+    /// Has every write fail, as on a broken disk.
+    pub fn break_for_tests(&mut self) {
+        self.file = File::open("/dev/null").unwrap();
     }
 }
 
@@ -270,7 +284,7 @@ mod tests {
         drop(watermark);
 
         let watermark = Watermark::hold(home.path()).unwrap();
-        assert_eq!(watermark.kept, at(1_001.5));
+        assert_eq!(watermark.kept, at(1_002.5));
         let about = fs::metadata(home.path().join("replay-watermark")).unwrap();
         assert_eq!(about.mode() & 0o777, 0o600);
     }

@@ -1,8 +1,9 @@
 //! Takes each token once, and forgets none.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
@@ -48,6 +49,10 @@ pub struct ReplayGuard {
     capacity: usize,
     clock: Arc<dyn Clock>,
     memory: Mutex<Memory>,
+    /// Where this process keeps up to when it may have taken tokens. A slow disk delays the call
+    /// that writes it, and those for which that is overdue. Locked before the memory, where both
+    /// are.
+    file: Mutex<Option<Watermark>>,
 }
 
 #[derive(Debug)]
@@ -56,8 +61,8 @@ struct Memory {
     issuers: HashMap<Option<VerifyingKey>, Uses>,
     /// What the processes before this one kept.
     before: SystemTime,
-    /// Where this one keeps up to when it may have taken tokens.
-    file: Option<Watermark>,
+    /// Up to when this one may take tokens, as the file has it.
+    kept: Option<SystemTime>,
 }
 
 /// The uses of one issuer's tokens.
@@ -90,8 +95,9 @@ impl ReplayGuard {
             memory: Mutex::new(Memory {
                 issuers: HashMap::new(),
                 before: SystemTime::UNIX_EPOCH,
-                file: None,
+                kept: None,
             }),
+            file: Mutex::default(),
         }
     }
 
@@ -100,7 +106,9 @@ impl ReplayGuard {
         let file = Watermark::hold(storage)?;
         let mut memory = self.memory();
         memory.before = file.kept;
-        memory.file = Some(file);
+        memory.kept = Some(file.kept);
+        drop(memory);
+        *lock(&self.file) = Some(file);
         Ok(())
     }
 
@@ -126,8 +134,7 @@ impl ReplayGuard {
         let at = time(claims.issued_at);
         let mut memory = self.memory();
         let first = self.watermark(issuer.is_some(), memory.before);
-        let Memory { issuers, file, .. } = &mut *memory;
-        let known = issuers.entry(issuer.cloned());
+        let known = memory.issuers.entry(issuer.cloned());
         let uses = known.or_insert_with(|| Uses::since(first));
         let now = self.clock.now();
         let horizon = self.horizon(issuer, now);
@@ -135,17 +142,35 @@ impl ReplayGuard {
             uses.forget_oldest();
         }
         uses.take(id, at, now, self.capacity)?;
-        let covered = file
-            .as_mut()
-            .map(|file| file.cover(now + self.policy.leeway()));
-        covered.unwrap_or(Ok(())).map_err(|error| {
+        let kept = memory.kept;
+        drop(memory);
+        let covered = self.cover(now + self.policy.leeway(), kept);
+        covered.map_err(|error| {
             let detail = format!("its use cannot be kept in `storage/replay-watermark`: {error}");
             Refusal::new(Reason::TokenReplayed, detail)
         })
     }
 
+    /// Makes the file, which has `kept`, cover `time`: ahead of time, as long as no other call does.
+    fn cover(&self, time: SystemTime, kept: Option<SystemTime>) -> io::Result<()> {
+        let Some(kept) = kept.filter(|kept| Watermark::is_due(time, *kept)) else {
+            return Ok(());
+        };
+        let mut file = match self.file.try_lock() {
+            Err(TryLockError::WouldBlock) if time <= kept => return Ok(()),
+            Err(_) => lock(&self.file),
+            Ok(file) => file,
+        };
+        let Some(file) = &mut *file else {
+            return Ok(());
+        };
+        let written = file.cover(time);
+        self.memory().kept = Some(file.kept);
+        if time <= kept { Ok(()) } else { written }
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
     }
 
     /// Returns when the newest token was issued, by a peer or this module, that may have been used
@@ -167,6 +192,10 @@ impl ReplayGuard {
         let past = life + self.policy.leeway();
         now.checked_sub(past).unwrap_or(SystemTime::UNIX_EPOCH)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns what a token's `jti` is remembered by.

@@ -191,6 +191,48 @@ fn watermark_is_written_once_a_second_at_most() {
 }
 
 #[test]
+fn slow_disk_delays_only_calls_that_nothing_kept_covers() {
+    let home = tempfile::tempdir().unwrap();
+    let world = World::new(10);
+    world.guard.keep_in(home.path()).unwrap();
+    world.clock.set(world.guard.ready_at());
+    world.take_fresh("a").unwrap();
+    world.clock.advance(Duration::from_millis(1_900));
+    // As while a call waits for its disk.
+    let writing = lock(&world.guard.file);
+
+    assert_eq!(world.take_fresh("b"), Ok(()));
+    assert_eq!(world.take_fresh("b"), REPLAYED);
+    world.clock.advance(Duration::from_millis(200));
+    assert_eq!(world.take_fresh("a"), REPLAYED);
+    std::thread::scope(|scope| {
+        let overdue = scope.spawn(|| world.take_fresh("c"));
+        assert!(!overdue.is_finished());
+        drop(writing);
+        assert_eq!(overdue.join().unwrap(), Ok(()));
+    });
+
+    let kept = lock(&world.guard.file).as_ref().unwrap().kept;
+    assert!(kept > world.clock.now() + world.guard.policy.leeway());
+}
+
+#[test]
+fn use_that_cannot_be_kept_is_refused_once_nothing_kept_covers_it() {
+    let home = tempfile::tempdir().unwrap();
+    let world = World::new(10);
+    world.guard.keep_in(home.path()).unwrap();
+    world.clock.set(world.guard.ready_at());
+    world.take_fresh("a").unwrap();
+    lock(&world.guard.file).as_mut().unwrap().break_for_tests();
+
+    world.clock.advance(Duration::from_millis(1_900));
+    assert_eq!(world.take_fresh("b"), Ok(()));
+    world.clock.advance(Duration::from_millis(200));
+    assert_eq!(world.take_fresh("c"), REPLAYED);
+    assert_eq!(world.take_fresh("c"), REPLAYED);
+}
+
+#[test]
 fn overflow_forgets_no_use() {
     let world = World::ready(3);
     let base = seconds(world.clock.now()).floor();
