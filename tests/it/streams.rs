@@ -9,12 +9,15 @@ use countersign::{MethodRules, Module, Reason, Rule};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tower_layer::Layer as _;
 
 use crate::support::echo::{Client, Echo};
 use crate::support::logs::Logs;
-use crate::support::world::{channel, free_port, now_trusts, soon};
+use crate::support::world::{
+    Keys, RunningDpm, channel, free_port, fresh_id, now_trusts, registration_of, soon,
+};
 
 /// Serves `module` in memory, where paused time harms no connection.
 async fn in_memory(module: &Module) -> Channel {
@@ -78,6 +81,40 @@ async fn message_above_the_servers_size_is_refused_whatever_its_service_allows()
     let setting = "ataccama.server.grpc.max-message-size";
     assert!(refused.message().contains(setting), "{refused}");
     client.say("short").await.unwrap();
+}
+
+#[tokio::test]
+async fn compressed_message_that_grows_above_the_limit_is_refused_at_the_limit() {
+    let pair = testing::pair();
+    let address = Echo::serve(&pair.dpm).await;
+    let mut client = Client::new(layered(&pair, channel(address).await)).compressing();
+
+    let fits = "x".repeat(1024);
+    assert_eq!(client.say(&fits).await.unwrap().into_inner(), fits);
+    // A thousandth of it, compressed.
+    let refused = client.say(&"x".repeat(64 << 20)).await.unwrap_err();
+
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let limit = pair.dpm.max_message_size();
+    let at = format!("size limit, of {limit} bytes, exceeded");
+    assert!(refused.message().contains(&at), "{refused}");
+    assert_eq!(client.say(&fits).await.unwrap().into_inner(), fits);
+}
+
+#[tokio::test]
+async fn own_services_decompress_nothing() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let client = dpm.client(&keys.dpe_module()).await;
+    let mut client = client.send_compressed(CompressionEncoding::Gzip);
+    let address = dpm.address;
+
+    let refused = client.register_engine(registration_of(fresh_id(), address));
+
+    let refused = refused.await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
+    assert!(refused.message().contains("gzip"), "{refused}");
+    assert!(dpm.registry.list(None, 1).await.unwrap().is_empty());
 }
 
 /// How long a stream may go on that is opened with a fresh token.

@@ -13,6 +13,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::client::GrpcService;
+use tonic::codec::CompressionEncoding;
 use tonic::server::{ClientStreamingService, Grpc, NamedService, StreamingService, UnaryService};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -117,7 +118,7 @@ impl Service<Request<Body>> for Echo {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         Box::pin(async move {
-            let mut grpc = Grpc::new(codec());
+            let mut grpc = Grpc::new(codec()).accept_compressed(CompressionEncoding::Gzip);
             Ok(match request.uri().path() {
                 SAY => grpc.unary(Self, request).await,
                 COLLECT => grpc.client_streaming(Self, request).await,
@@ -144,6 +145,11 @@ where
 {
     pub(crate) fn new(channel: C) -> Self {
         Self(tonic::client::Grpc::new(channel))
+    }
+
+    /// Compresses what it sends.
+    pub(crate) fn compressing(self) -> Self {
+        Self(self.0.send_compressed(CompressionEncoding::Gzip))
     }
 
     pub(crate) async fn say(&mut self, text: &str) -> Result<tonic::Response<String>, Status> {
