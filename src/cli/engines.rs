@@ -145,7 +145,7 @@ impl From<wire::Engine> for Shown {
         let address = engine.address.unwrap_or_default();
         let status_reason = UntrustedReason(&engine.status_reason).to_string();
         let failure = engine.dial_back_failure.as_ref().and_then(failure_of);
-        let why = failure.map(|(kind, reason)| reason.map_or(kind.summary(), Reason::as_str));
+        let why = failure.map(|(kind, word)| word.map_or_else(|| kind.summary(), Reason::as_str));
         Self {
             id: harmless(&engine.id),
             hostname: harmless(&address.hostname),

@@ -194,7 +194,7 @@ fn peer_is_found_by_each_of_its_names_in_any_spelling() {
     for name in [
         id,
         &upper,
-        &id[..8],
+        id.split('-').next().unwrap(),
         "dpe",
         "DPE",
         "dpe-dev",
