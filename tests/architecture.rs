@@ -40,7 +40,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("engine", 261),
     ("failure", 107),
     ("files", 77),
-    ("grpc", 5798),
+    ("grpc", 5803),
     ("http", 287),
     ("identity", 207),
     ("jose", 1484),
@@ -51,14 +51,14 @@ const BUDGETS: &[(&str, usize)] = &[
     ("registry", 834),
     ("secret", 22),
     ("storage", 321),
-    ("telemetry", 1586),
+    ("telemetry", 1621),
     ("testing", 51),
     ("token", 1729),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33810;
+const TOTAL: usize = 33850;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -15,9 +15,9 @@ use super::status::refuse_in_full;
 use super::{MethodRules, carrier, listener, metadata, refuse};
 use crate::admission::Standing;
 use crate::identity::DeploymentName;
-use crate::telemetry::Ledger;
 use crate::telemetry::events::{self, RejectedCall};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{Ledger, Suppressed};
 use crate::token::{Accept, Caller, Refusal, TokenVerifier, VerifiedToken};
 
 /// Whether a call needs a token.
@@ -240,7 +240,12 @@ impl Rejections {
 
     /// If an event of `kind` is to be logged, returns how many of its kind were not since the last
     /// that was.
-    pub(crate) fn admit(&self, owner: Option<&str>, class: Code, kind: impl Hash) -> Option<u64> {
+    pub(crate) fn admit(
+        &self,
+        owner: Option<&str>,
+        class: Code,
+        kind: impl Hash,
+    ) -> Option<Suppressed> {
         let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
         let ledger = ledgers.entry((owner.map(Box::from), class));
         let kinds = ledger.or_insert_with(|| Ledger::new(MOST_OF_ONE, 1));
@@ -346,7 +351,11 @@ mod tests {
                 .is_none()
         }));
         let crowded = rejections.admit(Rejections::OWN, Code::ResourceExhausted, "calm");
-        assert_eq!(crowded, Some(0), "panics hide a crowded listener");
+        assert_eq!(
+            crowded,
+            Some(Suppressed::default()),
+            "panics hide a crowded listener"
+        );
     }
 
     /// The worst that the holder of a revoked key can do: its signature verifies, and paths vary.

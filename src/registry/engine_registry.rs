@@ -13,7 +13,7 @@ use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus,
 };
 use crate::engine::{Event, transition};
-use crate::telemetry::{Ledger, events};
+use crate::telemetry::{Ledger, Suppressed, events};
 
 /// How a dial-back ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -445,7 +445,7 @@ impl EngineRegistry {
     }
 
     /// If `news` of `engine` is to be logged, returns how many like it were not.
-    fn admit(&self, engine: &Engine, news: News) -> Option<u64> {
+    fn admit(&self, engine: &Engine, news: News) -> Option<Suppressed> {
         lock(&self.news).admit((engine.id, news), Instant::now())
     }
 }

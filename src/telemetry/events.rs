@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tracing::{error, field, info, warn};
 
 use super::untrusted::Brief;
-use super::{Untrusted, UntrustedReason};
+use super::{Suppressed, Untrusted, UntrustedReason};
 use crate::clock::to_rfc3339;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineId, EngineStatus, FailureKind};
 use crate::identity::ServiceIdentity;
@@ -26,7 +26,7 @@ pub fn engine_registration(
     is_new: bool,
     caller: &ServiceIdentity,
     engine: &Engine,
-    suppressed: u64,
+    suppressed: Suppressed,
 ) {
     let constraints = is_new.then(|| field::display(Untrusted(&engine.constraints)));
     info!(
@@ -38,6 +38,7 @@ pub fn engine_registration(
         engine = %engine.address,
         engineConstraints = constraints,
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = if is_new { "New engine registered." } else { "Engine deregistered." }
     );
 }
@@ -49,7 +50,7 @@ pub fn set_engine_status(
     engine: &Engine,
     old: EngineStatus,
     detail: Option<&str>,
-    suppressed: u64,
+    suppressed: Suppressed,
 ) {
     info!(
         target: REGISTRY,
@@ -59,7 +60,8 @@ pub fn set_engine_status(
         oldStatus = old.as_str(),
         newStatus = engine.status.as_str(),
         detail,
-        suppressed = some(suppressed)
+        suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed)
     );
 }
 
@@ -78,7 +80,7 @@ pub fn forget_engine(engine: &Engine) {
 /// `engineCheckFailed`: why an engine is not READY; logged when the reason changes.
 ///
 /// The detail is the monitor's own text; what it quotes of a peer is escaped there.
-pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure, suppressed: u64) {
+pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure, suppressed: Suppressed) {
     warn!(
         correlationId = %engine.id,
         eventId = "engineCheckFailed",
@@ -89,6 +91,7 @@ pub fn engine_check_failed(engine: &Engine, failure: &DialBackFailure, suppresse
         reason = failure.reason.as_deref(),
         detail = &*failure.detail,
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = format_args!("Engine is not ready: {}.", failure.kind.summary())
     );
 }
@@ -100,13 +103,14 @@ fn side(is_peer: bool) -> &'static str {
 
 /// `register`: this engine is registered at the DPM. Of this and the other events of a DPE,
 /// `suppressed` counts those since the last line.
-pub fn register(engine: EngineId, dpm_url: impl Display, suppressed: u64) {
+pub fn register(engine: EngineId, dpm_url: impl Display, suppressed: Suppressed) {
     info!(
         target: STATUS_CHECKER,
         correlationId = %engine,
         eventId = "register",
         dpmUrl = %dpm_url,
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = "Engine registered."
     );
 }
@@ -117,7 +121,7 @@ pub fn waiting_for_dpm(
     dpm_url: impl Display,
     cause: &str,
     help: &str,
-    suppressed: u64,
+    suppressed: Suppressed,
 ) {
     warn!(
         target: STATUS_CHECKER,
@@ -126,6 +130,7 @@ pub fn waiting_for_dpm(
         dpmUrl = %dpm_url,
         detail = cause,
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = format_args!("waiting for DPM at {dpm_url} ({cause}); {help}")
     );
 }
@@ -137,7 +142,7 @@ pub fn register_refused(
     dpm_url: impl Display,
     (kind, reason): (FailureKind, Option<&str>),
     (detail, help): (&str, &str),
-    suppressed: u64,
+    suppressed: Suppressed,
 ) {
     error!(
         target: STATUS_CHECKER,
@@ -149,6 +154,7 @@ pub fn register_refused(
         reason,
         detail,
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = format_args!("the DPM does not register this engine; {help}")
     );
 }
@@ -173,7 +179,7 @@ pub struct RejectedCall<'a> {
 /// `authRejected`: a call was refused. Logged when such refusals begin, then once a minute;
 /// `suppressed` counts those since the last line. `is_verified` says whether the caller's signature
 /// verified; of any other caller less is shown.
-pub fn auth_rejected(call: &RejectedCall<'_>, is_verified: bool, suppressed: u64) {
+pub fn auth_rejected(call: &RejectedCall<'_>, is_verified: bool, suppressed: Suppressed) {
     let [detail, key_id, method] = if is_verified {
         [1024, 1024, 256]
     } else {
@@ -187,42 +193,51 @@ pub fn auth_rejected(call: &RejectedCall<'_>, is_verified: bool, suppressed: u64
         peer = call.peer.map(field::display),
         method = %Brief(call.method, method),
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = call.help
     );
 }
 
 /// Returns how many events were not logged, unless all were.
-fn some(suppressed: u64) -> Option<u64> {
-    (suppressed > 0).then_some(suppressed)
+fn some(suppressed: Suppressed) -> Option<u64> {
+    Some(suppressed.count).filter(|count| *count > 0)
+}
+
+/// Returns `true` if these may be of other kinds than the one that is logged.
+fn of_several(suppressed: Suppressed) -> Option<bool> {
+    (suppressed.is_mixed && suppressed.count > 0).then_some(true)
 }
 
 /// `methodWithoutRule`: a verified caller asked for a method that no rule allows.
-pub fn method_without_rule(method: &str, suppressed: u64) {
+pub fn method_without_rule(method: &str, suppressed: Suppressed) {
     warn!(
         eventId = "methodWithoutRule",
         method = %Untrusted(method),
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = "No rule allows this method: it answers UNIMPLEMENTED. Add one to the server's MethodRules."
     );
 }
 
 /// `handlerPanicked`: a handler panicked; its call was answered with INTERNAL.
-pub fn handler_panicked(method: &str, suppressed: u64) {
+pub fn handler_panicked(method: &str, suppressed: Suppressed) {
     error!(
         eventId = "handlerPanicked",
         method = %Brief(method, 96),
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = "A handler panicked. Its call was answered with INTERNAL."
     );
 }
 
 /// `listenerCrowded`: the listener closes connections or refuses calls for want of room, or cannot
 /// accept any.
-pub fn listener_crowded(cause: impl Display, suppressed: u64) {
+pub fn listener_crowded(cause: impl Display, suppressed: Suppressed) {
     warn!(
         eventId = "listenerCrowded",
         detail = %cause,
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = "The listener has no room. Connections without a valid token are closed first."
     );
 }
@@ -238,12 +253,13 @@ pub fn listener_calm(closed: u64) {
 }
 
 /// `tlsHandshakeFailed`: a caller connected and did not complete a TLS handshake.
-pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: u64) {
+pub fn tls_handshake_failed(peer: SocketAddr, cause: &str, suppressed: Suppressed) {
     warn!(
         eventId = "tlsHandshakeFailed",
         peer = %peer,
         detail = %Brief(cause, 160),
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = "A TLS handshake failed."
     );
 }
@@ -261,8 +277,13 @@ pub fn log_lines_lost(lines: u64, cause: &str) {
 
 /// A bug in countersign showed; `report` says where, and how to report it. Logged for each place
 /// once a minute; `suppressed` counts those since the last line.
-pub fn bug(report: &str, suppressed: u64) {
-    error!(suppressed = some(suppressed), message = report);
+pub fn bug(report: &str, suppressed: Suppressed) {
+    let more = some(suppressed).map_or_else(String::new, |more| format!(" (suppressed={more})"));
+    error!(
+        suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
+        message = format_args!("{report}{more}")
+    );
 }
 
 /// `certificateExpires`: an own certificate expires within 30 days, or has expired; logged once a
@@ -329,7 +350,7 @@ pub fn engine_not_ready(
     dpm_url: impl Display,
     (status, detail): (&str, &str),
     failure: Option<(FailureKind, Option<&str>)>,
-    suppressed: u64,
+    suppressed: Suppressed,
 ) {
     warn!(
         target: STATUS_CHECKER,
@@ -342,6 +363,7 @@ pub fn engine_not_ready(
         reason = failure.and_then(|(_, reason)| reason),
         detail = %UntrustedReason(detail),
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = "The DPM does not see this engine as ready."
     );
 }
@@ -378,12 +400,13 @@ fn tenths(seconds: f64) -> f64 {
 }
 
 /// `registryFailed`: the registry's store failed; what was asked of it was not done.
-pub fn registry_failed(cause: &str, suppressed: u64) {
+pub fn registry_failed(cause: &str, suppressed: Suppressed) {
     error!(
         target: REGISTRY,
         eventId = "registryFailed",
         detail = cause,
         suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
         message = "The engine registry failed."
     );
 }

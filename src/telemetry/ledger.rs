@@ -22,12 +22,20 @@ pub(crate) struct Ledger<K> {
     others: Logged,
 }
 
+/// How many events were not logged since the last line.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Suppressed {
+    pub count: u64,
+    /// Whether they may be of other kinds than the one that is logged.
+    pub is_mixed: bool,
+}
+
 #[derive(Debug, Default)]
 struct Logged {
     /// When its minute began.
     since: Option<Instant>,
     lines: u32,
-    suppressed: u64,
+    suppressed: Suppressed,
 }
 
 impl<K: Eq + Hash> Ledger<K> {
@@ -37,22 +45,28 @@ impl<K: Eq + Hash> Ledger<K> {
             most,
             burst,
             kinds: HashMap::new(),
-            others: Logged::default(),
+            others: Logged {
+                suppressed: Suppressed {
+                    count: 0,
+                    is_mixed: true,
+                },
+                ..Logged::default()
+            },
         }
     }
 
     /// If an event of `kind` at `now` is to be logged, returns how many of its kind were not since
     /// the last that was.
-    pub(crate) fn admit(&mut self, kind: K, now: Instant) -> Option<u64> {
+    pub(crate) fn admit(&mut self, kind: K, now: Instant) -> Option<Suppressed> {
         let burst = self.burst;
         let logged = self.row(kind, now);
         let admitted = logged.admit(burst, now);
-        logged.suppressed += u64::from(admitted.is_none());
+        logged.suppressed.count += u64::from(admitted.is_none());
         admitted
     }
 
     /// As [`admit`](Self::admit) for an event that was counted before: it is not counted again.
-    pub(crate) fn admit_late(&mut self, kind: K, now: Instant) -> Option<u64> {
+    pub(crate) fn admit_late(&mut self, kind: K, now: Instant) -> Option<Suppressed> {
         let burst = self.burst;
         self.row(kind, now).admit(burst, now)
     }
@@ -62,7 +76,8 @@ impl<K: Eq + Hash> Ledger<K> {
         if !is_known && self.kinds.len() >= self.most {
             // The oldest make room once they would be logged again.
             let over = self.kinds.extract_if(|_, logged| logged.is_over(now));
-            self.others.suppressed += over.map(|(_, logged)| logged.suppressed).sum::<u64>();
+            let lost = over.map(|(_, logged)| logged.suppressed.count);
+            self.others.suppressed.count += lost.sum::<u64>();
         }
         if is_known || self.kinds.len() < self.most {
             self.kinds.entry(kind).or_default()
@@ -78,7 +93,7 @@ impl Logged {
             .is_none_or(|since| now.saturating_duration_since(since) >= MINUTE)
     }
 
-    fn admit(&mut self, burst: u32, now: Instant) -> Option<u64> {
+    fn admit(&mut self, burst: u32, now: Instant) -> Option<Suppressed> {
         if self.is_over(now) {
             self.since = Some(now);
             self.lines = 0;
@@ -87,7 +102,9 @@ impl Logged {
             return None;
         }
         self.lines += 1;
-        Some(std::mem::take(&mut self.suppressed))
+        let suppressed = self.suppressed;
+        self.suppressed.count = 0;
+        Some(suppressed)
     }
 }
 
@@ -99,6 +116,12 @@ mod tests {
         start + Duration::from_secs(seconds)
     }
 
+    /// Returns how many events of the kind that is logged were not.
+    fn own(suppressed: Suppressed) -> u64 {
+        assert!(!suppressed.is_mixed);
+        suppressed.count
+    }
+
     #[test]
     fn kind_is_logged_at_once_and_then_once_a_minute_with_a_count() {
         let mut ledger = Ledger::new(8, 1);
@@ -107,6 +130,7 @@ mod tests {
         let logged: Vec<_> = (0..=130)
             .step_by(5)
             .filter_map(|seconds| ledger.admit("kind", after(start, seconds)))
+            .map(own)
             .collect();
 
         assert_eq!(logged, [0, 11, 11]);
@@ -120,7 +144,7 @@ mod tests {
         let logged: Vec<_> = (0..24_000)
             .filter_map(|n| {
                 let suppressed = ledger.admit(n % 2, after(start, n / 200))?;
-                Some((n % 2, suppressed))
+                Some((n % 2, own(suppressed)))
             })
             .collect();
 
@@ -136,7 +160,7 @@ mod tests {
         let next = ledger.admit("kind", after(start, 60));
 
         assert_eq!(first.iter().flatten().count(), 4);
-        assert_eq!(next, Some(96));
+        assert_eq!(next.map(own), Some(96));
     }
 
     #[test]
@@ -147,9 +171,10 @@ mod tests {
 
         let late: Vec<_> = (0..=60)
             .filter_map(|seconds| ledger.admit_late("kind", after(start, seconds)))
+            .map(own)
             .collect();
 
-        assert_eq!(seen, [Some(0), None]);
+        assert_eq!(seen.map(|seen| seen.map(own)), [Some(0), None]);
         assert_eq!(late, [1]);
     }
 
@@ -164,11 +189,13 @@ mod tests {
             for n in 0..1_000_u64 {
                 let admitted = ledger.admit(minute * 1_000 + n, after(start, minute * 60));
                 logged += u64::from(admitted.is_some());
-                suppressed += admitted.unwrap_or_default();
+                let of_others = admitted.unwrap_or_default();
+                assert!(of_others.count == 0 || of_others.is_mixed);
+                suppressed += of_others.count;
             }
         }
 
         assert_eq!((logged, ledger.kinds.len()), (5 * 8, 7));
-        assert_eq!(logged + suppressed + ledger.others.suppressed, 5_000);
+        assert_eq!(logged + suppressed + ledger.others.suppressed.count, 5_000);
     }
 }

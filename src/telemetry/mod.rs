@@ -20,7 +20,7 @@ mod untrusted;
 use std::path::PathBuf;
 
 pub(crate) use grpc_method::CODES;
-pub(crate) use ledger::Ledger;
+pub(crate) use ledger::{Ledger, Suppressed};
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use log::levels;
 #[cfg(all(any(test, feature = "testing"), feature = "cli"))]

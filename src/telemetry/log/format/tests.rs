@@ -10,7 +10,7 @@ use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus, FailureKind, Owner,
 };
 use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
-use crate::telemetry::{capture, events};
+use crate::telemetry::{Suppressed, capture, events};
 
 /// The three lines of the guide, as printed there.
 const SEED: &str = include_str!("../../../../tests/data/seed_001_log.jsonl");
@@ -53,6 +53,13 @@ fn logged(format: Format, time: &str, emit: impl FnOnce()) -> Vec<String> {
     tracing::dispatcher::with_default(&subscriber, emit);
     lines.take()
 }
+
+/// No event was suppressed.
+const LOGGED: Suppressed = Suppressed {
+    count: 0,
+    is_mixed: false,
+};
+const THREE: Suppressed = Suppressed { count: 3, ..LOGGED };
 
 const NOON: &str = "2026-11-21T12:00:00Z";
 
@@ -106,7 +113,7 @@ fn register_engine_line_is_the_seeds() {
     let constraints = EngineConstraints::new(BTreeMap::new(), capabilities, Vec::new()).unwrap();
 
     let lines = logged(Format::Json, "2021-04-14T11:26:03.234+02:00", || {
-        events::engine_registration(true, &seed_caller(), &seed_engine(constraints), 0);
+        events::engine_registration(true, &seed_caller(), &seed_engine(constraints), LOGGED);
     });
 
     assert_eq!(lines.len(), 1);
@@ -121,7 +128,7 @@ fn set_engine_status_line_is_the_seeds() {
     };
 
     let lines = logged(Format::Json, "2021-04-14T11:26:03.804+02:00", || {
-        events::set_engine_status(&engine, EngineStatus::New, None, 0);
+        events::set_engine_status(&engine, EngineStatus::New, None, LOGGED);
     });
 
     assert_eq!(lines.len(), 1);
@@ -133,11 +140,68 @@ fn register_line_is_the_seeds() {
     let engine = "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap();
 
     let lines = logged(Format::Json, "2021-04-14T11:14:37.280+02:00", || {
-        events::register(engine, "localhost:8531", 0);
+        events::register(engine, "localhost:8531", LOGGED);
     });
 
     assert_eq!(lines.len(), 1);
     assert_eq!(members(&lines[0]), expected(2));
+}
+
+#[test]
+fn every_summary_says_for_how_many_events_it_stands_and_if_they_are_of_several_kinds() {
+    let engine = seed_engine(EngineConstraints::default());
+    let (id, peer) = (engine.id, "127.0.0.1:1".parse().unwrap());
+    let failure = DialBackFailure::new(FailureKind::NotReached, "x");
+    let call = events::RejectedCall {
+        reason: "KEY_UNKNOWN",
+        fingerprint: None,
+        peer: None,
+        method: "/a.B/Get",
+        detail: "x",
+        help: "y",
+    };
+    let all = |n: Suppressed| {
+        events::engine_registration(true, &seed_caller(), &engine, n);
+        events::engine_registration(false, &seed_caller(), &engine, n);
+        events::set_engine_status(&engine, EngineStatus::New, None, n);
+        events::engine_check_failed(&engine, &failure, n);
+        events::register(id, "dpm", n);
+        events::waiting_for_dpm(id, "dpm", "x", "y", n);
+        events::register_refused(id, "dpm", (failure.kind, None), ("x", "y"), n);
+        events::auth_rejected(&call, true, n);
+        events::method_without_rule("/a.B/Get", n);
+        events::handler_panicked("/a.B/Get", n);
+        events::listener_crowded("x", n);
+        events::tls_handshake_failed(peer, "x", n);
+        events::bug("x", n);
+        events::engine_not_ready(id, "dpm", ("NEW", "x"), None, n);
+        events::registry_failed("x", n);
+    };
+    let source = include_str!("../../events.rs");
+    let functions = source.matches("suppressed: Suppressed,\n) {").count()
+        + source.matches("suppressed: Suppressed) {").count();
+    let mixed = Suppressed {
+        is_mixed: true,
+        ..THREE
+    };
+
+    for (suppressed, count, several) in [
+        (LOGGED, Value::Null, Value::Null),
+        (THREE, 3.into(), Value::Null),
+        (mixed, 3.into(), true.into()),
+    ] {
+        let lines = logged(Format::Json, NOON, || all(suppressed));
+
+        // A registration has two events.
+        assert_eq!(lines.len(), functions + 1);
+        for line in lines {
+            let members: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(members["suppressed"], count, "{line}");
+            assert_eq!(members["ofSeveralKinds"], several, "{line}");
+            let text = members["message"].as_str().unwrap();
+            assert_eq!(text.contains("suppressed=3"), count == 3, "{line}");
+        }
+    }
 }
 
 const HOSTILE: &str = "x\r\n{\"@timestamp\":\"0\"}\u{0}\u{1b}[2K\u{7f}\u{85}\u{2028}\u{202e}\"\\,";
@@ -160,13 +224,13 @@ fn hostile_text_in_any_field_leaves_one_line_of_known_members() {
 
     for format in [Format::Json, Format::Plain, Format::Console] {
         let lines = logged(format, NOON, || {
-            events::engine_registration(true, &seed_caller(), &engine, 0);
-            events::auth_rejected(&call, true, 3);
-            events::engine_check_failed(&engine, &failure, 0);
-            events::set_engine_status(&engine, EngineStatus::New, Some(&text), 0);
-            events::waiting_for_dpm(engine.id, &text, &text, &text, 0);
+            events::engine_registration(true, &seed_caller(), &engine, LOGGED);
+            events::auth_rejected(&call, true, THREE);
+            events::engine_check_failed(&engine, &failure, LOGGED);
+            events::set_engine_status(&engine, EngineStatus::New, Some(&text), LOGGED);
+            events::waiting_for_dpm(engine.id, &text, &text, &text, LOGGED);
             let refusal = (failure.kind, Some(&*text));
-            events::register_refused(engine.id, &text, refusal, (&text, &text), 0);
+            events::register_refused(engine.id, &text, refusal, (&text, &text), LOGGED);
             tracing::warn!(odd = %text, "{text}");
         });
 
@@ -235,7 +299,7 @@ fn plain_line_names_event_text_and_members() {
         events::register(
             "7b87a034-536b-4650-979b-62a27c575430".parse().unwrap(),
             "localhost:8531",
-            0,
+            LOGGED,
         );
         tracing::warn!(target: "h2", streams = 3, "too many");
     });
@@ -260,7 +324,7 @@ fn refused_registration_says_its_reason_once() {
             "localhost:8531",
             refusal,
             ("no such key", "pair"),
-            0,
+            LOGGED,
         );
     });
 
@@ -281,10 +345,16 @@ fn side_that_refused_is_named_as_the_module_that_logs_it_sees_it() {
         let reason = Some("KEY_UNKNOWN");
         let failure = DialBackFailure::new(kind, "x").with_reason("KEY_UNKNOWN");
         let lines = logged(Format::Json, NOON, || {
-            events::engine_check_failed(&engine, &failure, 0);
-            events::register_refused(engine.id, "localhost:8531", (kind, reason), ("x", "y"), 0);
+            events::engine_check_failed(&engine, &failure, LOGGED);
+            events::register_refused(
+                engine.id,
+                "localhost:8531",
+                (kind, reason),
+                ("x", "y"),
+                LOGGED,
+            );
             let known = Some((kind, reason));
-            events::engine_not_ready(engine.id, "localhost:8531", ("NEW", "x"), known, 0);
+            events::engine_not_ready(engine.id, "localhost:8531", ("NEW", "x"), known, LOGGED);
         });
 
         let sides: Vec<_> = lines
