@@ -40,7 +40,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("engine", 261),
     ("failure", 107),
     ("files", 77),
-    ("grpc", 5803),
+    ("grpc", 5834),
     ("http", 287),
     ("identity", 207),
     ("jose", 1484),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33850;
+const TOTAL: usize = 33881;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -18,7 +18,7 @@ use tokio_util::either::Either;
 use tonic::Code;
 
 use super::ConnectionLimits;
-use super::stream::{Stream, cut};
+use super::stream::{Socket, Stream, cut};
 use crate::admission::{Connections, Crowding, is_of_one_connection};
 use crate::grpc::gate::Gate;
 use crate::grpc::session::SLACK;
@@ -174,24 +174,20 @@ impl Acceptor {
         self.sweep = Some(self.sweep.map_or(due, |sweep| sweep.min(due)));
         let _ = tcp.set_nodelay(true);
         let patience = self.limits.keepalive_interval + self.limits.keepalive_timeout;
+        let socket = Socket::new(tcp, patience);
         match &self.tls {
-            None => hand_over(ready, Stream::new(Either::Left(tcp), seat, peer, patience)).await,
+            None => hand_over(ready, Stream::new(Either::Left(socket), seat, peer)).await,
             Some(tls) => {
                 let (tls, deadline) = (tls.clone(), self.limits.tls_handshake);
                 self.handshakes.spawn(async move {
                     // Looks at files, for which the next connection need not wait.
                     let acceptor = TlsAcceptor::from(tls.current());
                     let accepted = tokio::select! {
-                        done = timeout(deadline, acceptor.accept(tcp)) => done,
+                        done = timeout(deadline, acceptor.accept(socket)) => done,
                         () = poll_fn(|cx| seat.poll_cut(cx)) => Ok(Err(cut())),
                     };
                     match accepted {
-                        Ok(Ok(tls)) => Ok(Stream::new(
-                            Either::Right(Box::new(tls)),
-                            seat,
-                            peer,
-                            patience,
-                        )),
+                        Ok(Ok(tls)) => Ok(Stream::new(Either::Right(Box::new(tls)), seat, peer)),
                         Ok(Err(error)) => Err((peer, ServerFailure::of(&error).to_string())),
                         Err(elapsed) => Err((peer, cause(&elapsed))),
                     }

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Extensions;
@@ -21,27 +21,22 @@ use crate::token::VerifiedToken;
 use crate::trust::TrustStore;
 
 /// TCP, or TLS over it.
-pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub(super) type Io = Either<Socket, Box<TlsStream<Socket>>>;
 
 /// What tonic serves: a connection that fails to read and write once it is cut, so that its task
 /// ends.
 ///
 /// It is cut by the word of [`Connections`](crate::admission::Connections), or because its peer
-/// leaves written bytes unread. HTTP/2's keepalive does not see to that: it ends a connection once
-/// a last frame is written, for which such a peer leaves no room.
+/// reads nothing of what was written.
 #[derive(Debug)]
 pub(in crate::grpc) struct Stream {
     /// None once it is cut. The socket is closed before its seat is free.
     open: Option<(Io, Seat)>,
     arrival: Arrival,
-    /// How long written bytes may wait for the peer to read on.
-    patience: Duration,
-    /// Runs from the first byte that had to wait until all bytes are flushed.
-    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stream {
-    pub(super) fn new(io: Io, seat: Seat, peer: SocketAddr, patience: Duration) -> Self {
+    pub(super) fn new(io: Io, seat: Seat, peer: SocketAddr) -> Self {
         let shown = match &io {
             Either::Left(_) => None,
             Either::Right(tls) => tls.get_ref().1.peer_certificates(),
@@ -55,13 +50,14 @@ impl Stream {
                     .and_then(<[_]>::first)
                     .map(|der| Arc::from(der.as_ref())),
             },
-            local: tcp(&io).local_addr().ok(),
+            local: match &io {
+                Either::Left(socket) => socket.tcp.local_addr().ok(),
+                Either::Right(tls) => tls.get_ref().0.tcp.local_addr().ok(),
+            },
         };
         Self {
             open: Some((io, seat)),
             arrival,
-            patience,
-            stalled: None,
         }
     }
 
@@ -75,35 +71,89 @@ impl Stream {
         let open = self.open.as_mut().ok_or_else(cut)?;
         Ok(Pin::new(&mut open.0))
     }
+}
+
+/// A connection whose peer has to read on: writing fails once nothing of what is written was taken
+/// for as long as its patience. HTTP/2's keepalive does not see to that: it ends a connection once a
+/// last frame is written, for which such a peer leaves no room.
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: TcpStream,
+    patience: Duration,
+    /// Runs while bytes wait, from the last one that did not.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(super) fn new(tcp: TcpStream, patience: Duration) -> Self {
+        let stalled = None;
+        Self {
+            tcp,
+            patience,
+            stalled,
+        }
+    }
 
     /// Passes on the result of a write; fails if writes have been waiting for too long.
-    fn patiently<T>(
+    fn patiently(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
+            self.stalled = None;
             return written;
         }
         let patience = self.patience;
         let stalled = self
             .stalled
             .get_or_insert_with(|| Box::pin(sleep(patience)));
-        if stalled.as_mut().poll(cx).is_pending() {
-            return written;
-        }
-        if let Some((io, _)) = self.open.take() {
-            // Else the system would keep the bytes for a peer that never reads them.
-            let _ = tcp(&io).set_zero_linger();
-        }
+        ready!(stalled.as_mut().poll(cx));
+        // Else the system would keep the bytes for a peer that never reads them.
+        let _ = self.tcp.set_zero_linger();
         Poll::Ready(Err(cut()))
     }
 }
 
-fn tcp(io: &Io) -> &TcpStream {
-    match io {
-        Either::Left(tcp) => tcp,
-        Either::Right(tls) => tls.get_ref().0,
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        self.patiently(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, parts);
+        self.patiently(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
 
@@ -135,8 +185,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = self.io(cx)?.poll_write(cx, bytes);
-        self.patiently(cx, written)
+        self.io(cx)?.poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -144,8 +193,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.io(cx)?.poll_write_vectored(cx, parts);
-        self.patiently(cx, written)
+        self.io(cx)?.poll_write_vectored(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -155,17 +203,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = self.io(cx)?.poll_flush(cx);
-        if flushed.is_ready() {
-            self.stalled = None;
-        }
-        self.patiently(cx, flushed)
+        self.io(cx)?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = self.io(cx)?.poll_shutdown(cx);
-        // TLS writes its last record here.
-        self.patiently(cx, ended)
+        self.io(cx)?.poll_shutdown(cx)
     }
 }
 
@@ -212,5 +254,40 @@ pub(in crate::grpc) fn arrived(extensions: &mut Extensions) {
         });
         extensions.insert(arrival.peer);
         extensions.insert(arrival.standing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::net::TcpListener;
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn peer_that_reads_on_is_waited_for_and_one_that_reads_nothing_is_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let _open = peer.unwrap();
+        let patience = Duration::from_secs(40);
+        let mut socket = Socket::new(accepted.unwrap().0, patience);
+        tokio::time::pause();
+        let mut written = |result| {
+            let mut context = Context::from_waker(Waker::noop());
+            socket.patiently(&mut context, result)
+        };
+
+        for _ in 0..4 {
+            assert!(written(Poll::Ready(Ok(1))).is_ready());
+            assert!(written(Poll::Pending).is_pending());
+            advance(Duration::from_secs(30)).await;
+            assert!(written(Poll::Pending).is_pending());
+        }
+        advance(Duration::from_secs(11)).await;
+
+        assert!(matches!(written(Poll::Pending), Poll::Ready(Err(_))));
     }
 }
