@@ -33,8 +33,8 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 408),
     ("cli", 3636),
     ("clock", 86),
-    ("config", 6424),
-    ("diagnostic", 559),
+    ("config", 6422),
+    ("diagnostic", 563),
     ("dpe", 580),
     ("dpm", 1154),
     ("engine", 261),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33881;
+const TOTAL: usize = 33883;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

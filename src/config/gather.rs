@@ -282,12 +282,9 @@ impl Gatherer<'_> {
             };
             let message = format!("{what} is also set at {}", other.origin());
             let twice = self.view.about(Code::Cs0103, value, Part::Name, message);
-            let severity = match placed.setting {
-                setting if setting.decides_trust() => Severity::Error,
-                _ => Severity::Warning,
-            };
             let found = twice.with_help("keep one of the two");
-            self.findings.push(found.with_severity(severity));
+            let is_error = placed.setting.decides_trust();
+            self.findings.push(found.error_if(is_error));
         }
     }
 }

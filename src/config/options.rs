@@ -15,7 +15,7 @@ use crate::telemetry::{Appenders, Logging};
 use crate::token::Policy;
 
 use super::read::Reader;
-use super::rules::deployments::{CHOSEN, trusted, untrusted};
+use super::rules::deployments::{CHOSEN, is_vendors, trusted, untrusted};
 use super::rules::tls;
 use super::schema::{self, DEPLOYMENTS};
 use super::settings::{
@@ -160,7 +160,8 @@ fn connection(
     let named = reader.named(CHOSEN, keys, "a deployment name", DeploymentName::new);
     let deployment = named.map(|(name, _)| spellings.canonical(name));
     let is_dpm = name == "dpm";
-    half(reader, keys, is_dpm);
+    let may_be_half = is_dpm || is_vendors(reader, name);
+    half(reader, keys, may_be_half);
     let given = host(reader, HOST, keys);
     let port = reader.number(GRPC_PORT, keys);
     Some(ConnectionSettings {
@@ -173,13 +174,13 @@ fn connection(
 }
 
 /// Reports a connection with a host and no port, or a port and no host.
-fn half(reader: &mut Reader<'_>, keys: &[&str], is_dpm: bool) {
+fn half(reader: &mut Reader<'_>, keys: &[&str], may_be: bool) {
     let (given, missing) = match [HOST, GRPC_PORT].map(|name| reader.is_set(name, keys)) {
         [true, false] => (HOST, GRPC_PORT),
         [false, true] => (GRPC_PORT, HOST),
         _ => return,
     };
-    if let Some(at) = reader.raw(given, keys).filter(|_| !is_dpm) {
+    if let Some(at) = reader.raw(given, keys).filter(|_| !may_be) {
         let setting = schema::path(missing, keys).join(".");
         let message = format!("this connection needs a host and a port: `{setting}` is missing");
         reader.report(Code::Cs0301, at, message, format!("write `{setting}=`"));

@@ -236,6 +236,13 @@ impl Finding {
         self
     }
 
+    /// Makes it an error if `is_error`, else a warning.
+    pub(crate) fn error_if(self, is_error: bool) -> Self {
+        use Severity::{Error, Warning};
+
+        self.with_severity(if is_error { Error } else { Warning })
+    }
+
     /// Sets the name of the setting.
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
@@ -292,7 +299,7 @@ impl Findings {
         self.count(Severity::Warning)
     }
 
-    fn count(&self, severity: Severity) -> usize {
+    pub(crate) fn count(&self, severity: Severity) -> usize {
         self.0.iter().filter(|f| f.severity == severity).count()
     }
 }

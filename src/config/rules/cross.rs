@@ -175,8 +175,11 @@ fn lifetimes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     Some(found.with_key(LIFETIME))
 }
 
-const SAMPLE_CLIENT: usize = 1 << 30;
-const SAMPLE_SERVER: usize = 4 << 20;
+// The vendor's sample values: of a client small in a DPE and large in a DPM, of a server medium and
+// large. Small is also what applies where a file sets none.
+const SMALL: usize = 4 << 20;
+const MEDIUM: usize = 10 << 20;
+const LARGE: usize = 1 << 30;
 
 /// CS0406: may one side send more than the other accepts?
 fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
@@ -192,9 +195,8 @@ fn message_sizes(this: &Inspected, other: &Inspected) -> Option<Finding> {
     let (file, at) = ends.into_iter().find_map(|(file, at)| Some((file, at?)))?;
     let message = format!("the client accepts {client} bytes, the server {server}");
     let help = "write the same size on both sides";
-    // The vendor's own sample values.
     let severity = match (client, server) {
-        (SAMPLE_CLIENT, SAMPLE_SERVER) => Severity::Note,
+        (SMALL | LARGE, SMALL | MEDIUM | LARGE) => Severity::Note,
         _ => Severity::Warning,
     };
     let found = file.report(Code::Cs0406, at, message, help);

@@ -13,7 +13,7 @@ use crate::config::settings::{Options, ReadDeployment, ReadKey, is_loopback};
 use crate::config::view::Part;
 use crate::diagnostic::{Code, Severity, quote};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role, Roles};
-use crate::properties::name::uniform;
+use crate::properties::name::{same, uniform};
 use crate::token::Policy;
 use crate::trust::Deployment;
 
@@ -30,6 +30,8 @@ const CONNECTIONS: [&str; 2] = [
     "countersign.client.connection",
 ];
 pub const CHOSEN: &str = "countersign.client.connection.<c>.deployment";
+/// Modules to which the vendor's sample files have connections, and which are not countersign's.
+const VENDORS: [&str; 3] = ["configservice", "mmm", "storage"];
 
 /// Reads every deployment.
 pub fn read(reader: &mut Reader<'_>, impersonation: &Role) -> Vec<ReadDeployment> {
@@ -252,11 +254,32 @@ pub fn trusted(reader: &Reader<'_>) -> String {
     }
 }
 
-/// CS0301: a connection that names none must have exactly one of its module type.
+/// Returns `true` if nothing here dials `connection`: it leads to a module of the vendor's, and no
+/// trusted deployment is one.
+pub fn is_vendors(reader: &Reader<'_>, connection: &str) -> bool {
+    let names = reader.names(DEPLOYMENTS, &[]).into_iter();
+    let mut modules = names.filter_map(|name| reader.raw(MODULE, &[name]));
+    VENDORS.contains(&&*uniform(connection))
+        && !reader.is_set(CHOSEN, &[connection])
+        && !modules.any(|module| same(reader.resolve(module.text()).trim(), connection))
+}
+
+/// CS0301: a connection that names none must have exactly one of its module type. CS0305: nothing
+/// uses it.
 fn of_module(reader: &mut Reader<'_>, connection: &str, read: &[&Deployment]) {
+    let module = quote(connection);
+    if is_vendors(reader, connection) {
+        if !reader.question.is_run() {
+            let message = format!(
+                "this connection is not used: no trusted deployment is the vendor's {module}"
+            );
+            let help = "to use it, pair the two modules with `countersign pair`";
+            reader.report_below(Code::Cs0305, (CLIENT_HOST, &[connection]), message, help);
+        }
+        return;
+    }
     let fits = read.iter().filter(|d| d.module.as_str() == connection);
     let fits: Vec<_> = fits.map(|d| format!("`{}`", d.name)).collect();
-    let module = quote(connection);
     let setting = CHOSEN.replace("<c>", connection);
     let (message, help) = match fits.as_slice() {
         [_] => return,
@@ -371,7 +394,7 @@ fn dialled(reader: &mut Reader<'_>, options: &Options) {
     let is_local = options.server.address.is_loopback()
         && advertised.is_none_or(|host| is_loopback(host.text()));
     for connection in &options.client.connections {
-        if is_loopback(&connection.host) {
+        if is_loopback(&connection.host) || is_vendors(reader, &connection.name) {
             continue;
         }
         let Some(at) = reader.text(CLIENT_HOST, &[&connection.name]) else {
@@ -390,14 +413,11 @@ fn dialled(reader: &mut Reader<'_>, options: &Options) {
             continue;
         }
         // A name may lead back to this machine; the connection finds out.
-        let severity = match connection.host.parse::<IpAddr>() {
-            Ok(_) => Severity::Error,
-            Err(_) => Severity::Warning,
-        };
+        let is_error = connection.host.parse::<IpAddr>().is_ok();
         let host = quote(&connection.host);
         let message = format!("{host} would be dialled without TLS");
         let help = "turn TLS on (`countersign pair --tls`), or, on a trusted network, write `countersign.client.allow-plaintext=true`";
         let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
-        reader.push(found.with_severity(severity));
+        reader.push(found.error_if(is_error));
     }
 }

@@ -397,11 +397,6 @@ pub fn no_key(
     let message = format!("this module has no key: `{own}` is missing");
     let mut names = ours.iter().map(|(_, placed)| placed.name());
     let is_part = inactive.is_empty() && names.all(|name| name.starts_with(DEPLOYMENTS));
-    let severity = if is_part && !question.is_run() {
-        Severity::Warning
-    } else {
-        Severity::Error
-    };
     let mut others = inactive.iter();
     let hidden = others.find(|(_, placed)| placed.name() == own);
     let help = match hidden.and_then(|(at, _)| view.value(*at)) {
@@ -409,7 +404,9 @@ pub fn no_key(
         None => "`countersign pair` makes a key and writes it",
     };
     let found = view.about_file(0, Code::Cs0301, message).with_key(own);
-    found.with_severity(severity).with_help(help)
+    found
+        .error_if(!is_part || question.is_run())
+        .with_help(help)
 }
 
 /// Reports a file whose bytes are no text, or returns why it cannot be read at all.

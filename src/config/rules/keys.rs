@@ -9,9 +9,7 @@ use crate::clock::from_rfc3339;
 use crate::config::read::Reader;
 use crate::config::settings::{OwnKey, ReadDeployment, ReadKey, RotationSettings};
 use crate::config::view::{Part, add_public_parts};
-use crate::diagnostic::{
-    Code, CommandLine, Origin, Public, Severity, quote, quote_except, redact_except,
-};
+use crate::diagnostic::{Code, CommandLine, Origin, Public, quote, quote_except, redact_except};
 use crate::jose::{
     Fingerprint, JwkError, JwkProblem, KeyError, KeyFormat, KeyId, KeyMaterial, PrivateJwk,
     PublicJwk, VerifyingKey, json_of, missing_quotes, published, repair,
@@ -170,12 +168,7 @@ pub fn report_published(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Source
         let message = format!("{what} is printed in the vendor's guide, so it is not secret");
         let found = reader.finding(Code::Cs0209, at, message);
         let help = "make your own keys: `countersign pair` writes them";
-        let severity = if reader.question.is_run() {
-            Severity::Error
-        } else {
-            Severity::Warning
-        };
-        reader.push(found.with_severity(severity).with_help(help));
+        reader.push(found.error_if(reader.question.is_run()).with_help(help));
     }
 }
 
@@ -263,18 +256,12 @@ fn is_remembered(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Sourced) -> b
     }
     let message =
         format!("this module's home remembers that key {fingerprint} is revoked; it stays refused");
-    let severity = if reader.question.is_run() {
-        Severity::Warning
-    } else {
-        Severity::Error
-    };
-    let found = reader
-        .finding(Code::Cs0210, at, message)
-        .with_severity(severity);
+    let found = reader.finding(Code::Cs0210, at, message);
+    let judged = found.error_if(!reader.question.is_run());
     let file = reader.view.document.path();
     let undo = CommandLine::new("countersign revoke --undo").option("file", file);
     let command = undo.option("fingerprint", fingerprint.to_string());
-    reader.push(found.with_help(format!(
+    reader.push(judged.with_help(format!(
         "write `is-revoked=true`; only if the key was never lost: {command}"
     )));
     true

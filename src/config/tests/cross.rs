@@ -129,19 +129,37 @@ fn variable_that_is_wrong_is_found_in_several_files_too() {
 #[test]
 fn cs0406_message_sizes_that_do_not_fit() {
     let (dpm, dpe) = Pair::new().files();
-    let large = format!("{dpe}ataccama.client.grpc.properties.max-message-size=1GB\n");
-    assert_eq!(
-        both(&dpm, &large),
-        [in_file("dpe", (Code::Cs0406, Note, 8, 50))]
-    );
-    let other = large.replace("=1GB", "=2GB");
-    assert_eq!(
-        both(&dpm, &other),
-        [in_file("dpe", (Code::Cs0406, Warning, 8, 50))]
-    );
+    let sized = |server: &str, client: &str| {
+        both(
+            &format!("{dpm}ataccama.server.grpc.maxMessageSize={server}\n"),
+            &format!("{dpe}ataccama.client.grpc.properties.max-message-size={client}\n"),
+        )
+    };
 
-    let server = format!("{dpm}ataccama.server.grpc.maxMessageSize=1GB\n");
-    assert_eq!(both(&server, &large), []);
+    for (server, client) in [
+        ("8MB", "4MB"),
+        ("1GB", "10MB"),
+        ("4MB", "2GB"),
+        ("64MB", "1GB"),
+    ] {
+        let expected = [in_file("dpe", (Code::Cs0406, Warning, 8, 50))];
+        assert_eq!(sized(server, client), expected, "{server} {client}");
+    }
+    assert_eq!(sized("10MB", "10MB"), []);
+}
+
+#[test]
+fn cs0406_is_a_note_for_the_vendors_own_sample_values() {
+    let (dpm, dpe) = Pair::new().files();
+    let expected = [in_file("dpe", (Code::Cs0406, Note, 8, 50))];
+    let client = "ataccama.client.grpc.properties.max-message-size";
+    for (server, client_size) in [("1GB", "4MB"), ("10MB", "4MB"), ("10MB", "1GB")] {
+        let server = format!("{dpm}ataccama.server.grpc.max-message-size={server}\n");
+        let client = format!("{dpe}{client}={client_size}\n");
+        assert_eq!(both(&server, &client), expected);
+    }
+    // The default beside one that is set.
+    assert_eq!(both(&dpm, &format!("{dpe}{client}=1GB\n")), expected);
 }
 
 #[test]

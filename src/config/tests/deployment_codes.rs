@@ -121,6 +121,43 @@ fn connection_that_leads_to_no_trusted_deployment() {
 }
 
 #[test]
+fn connection_to_a_module_of_the_vendor_is_a_note_until_that_module_is_trusted() {
+    for module in ["configservice", "config-service", "mmm", "storage"] {
+        let place = format!("ataccama.client.connection.{module}");
+        // Nothing dials it: a half or a far address is no fault of it.
+        let far = format!("{place}.host=10.0.0.1\n");
+        assert_eq!(with(&far), [(Code::Cs0305, Note, 8, 1)], "{module}");
+        let folder = Folder::new();
+        let settings = load(&folder.write("a", good() + &far)).unwrap();
+        assert!(settings.findings.is_empty(), "a start does not repeat it");
+
+        let local = format!("{place}.host=localhost\n{place}.grpc.port=8511\n");
+        assert_eq!(with(&local), [(Code::Cs0305, Note, 8, 1)], "{module}");
+        let trusted = deployment("one", module, &key());
+        assert_eq!(with(&format!("{trusted}{local}")), []);
+        let codes = error_codes(good() + &trusted + &far);
+        assert_eq!(codes, [Code::Cs0301], "{module} needs its port");
+        let chosen = format!("countersign.client.connection.{module}.deployment=dpe-dev\n");
+        assert_eq!(with(&format!("{local}{chosen}")), []);
+        assert_eq!(error_codes(good() + &far + &chosen), [Code::Cs0301]);
+    }
+}
+
+#[test]
+fn connection_to_any_other_module_that_is_not_trusted_still_warns() {
+    for module in ["dpm", "dmp", "shop", "cofigservice", "mm"] {
+        let place = format!("ataccama.client.connection.{module}");
+        let local = format!("{place}.host=localhost\n{place}.grpc.port=8511\n");
+        assert_eq!(with(&local), [(Code::Cs0301, Warning, 8, 1)], "{module}");
+    }
+    // Which of two is meant is a question of every module.
+    let [one, two] = ["one", "two"].map(|name| deployment(name, "mmm", &key()));
+    let mmm = "ataccama.client.connection.mmm";
+    let both = format!("{one}{two}{mmm}.host=localhost\n{mmm}.grpc.port=8521\n");
+    assert_eq!(with(&both), [(Code::Cs0301, Warning, 20, 1)]);
+}
+
+#[test]
 fn dial_back_leads_to_the_engines_of_many_deployments() {
     let second = deployment("dpe-two", "dpe", &key());
     let tls = "ataccama.client.connection.dpe.grpc.tls.enabled=false\n";
