@@ -31,7 +31,7 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 5554),
     ("admission", 408),
-    ("cli", 3636),
+    ("cli", 3672),
     ("clock", 86),
     ("config", 6422),
     ("diagnostic", 563),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33883;
+const TOTAL: usize = 33919;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

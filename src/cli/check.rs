@@ -11,7 +11,7 @@ use super::change::How;
 use super::output::{Answer, Console, Exit, Format, Kind, Refused, add, counted};
 use crate::admin::Fix;
 use crate::config::{self, Repair, Report};
-use crate::diagnostic::{Finding, Origin, visible};
+use crate::diagnostic::{Finding, Origin, Severity, visible};
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("writing").args(["dry_run", "yes"]).multiple(true).requires("fix")))]
@@ -20,6 +20,9 @@ pub(super) struct Arguments {
     /// The files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Show the notes, too: what is worth knowing and needs no action
+    #[arg(long)]
+    notes: bool,
     /// Also list the ignored settings: those of other programs
     #[arg(long)]
     list_ignored: bool,
@@ -61,7 +64,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         add(&mut answer, "repairs", json!(repairs));
         add(&mut answer, "written", is_written);
     }
-    let shown = visible(&text) + &in_words(&report, arguments.list_ignored, console);
+    let shown = visible(&text) + &in_words(&report, arguments, console);
     match console.format {
         // What is coloured is escaped already.
         Format::Text => console.answer(shown)?,
@@ -130,14 +133,16 @@ fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
     once
 }
 
-fn in_words(report: &Report, lists_ignored: bool, console: &Console) -> String {
-    let mut text = String::new();
-    for finding in report.findings.iter() {
-        text += &console.shown(finding);
-        text += "\n\n";
+fn in_words(report: &Report, arguments: &Arguments, console: &Console) -> String {
+    let found = report.findings.iter();
+    let shown = found.filter(|found| arguments.notes || found.severity > Severity::Note);
+    let mut text = console.shown(shown);
+    let notes = report.findings.count(Severity::Note);
+    if notes > 0 && !arguments.notes {
+        let _ = writeln!(text, "{} (--notes)", counted(notes, "note"));
     }
     let mut hint = "";
-    if lists_ignored {
+    if arguments.list_ignored {
         for ignored in &report.ignored {
             // Writing to a string cannot fail.
             let place = format!("{} ({})", ignored.name, ignored.origin);

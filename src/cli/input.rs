@@ -9,8 +9,8 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::output::{Console, Kind, Refused, counted};
-use crate::config::{self, LoadError, ModuleKind, Settings};
-use crate::diagnostic::Severity;
+use crate::config::{self, Home, LoadError, ModuleKind, Settings};
+use crate::diagnostic::{CommandLine, Findings, Severity};
 use crate::jose::KeyMaterial;
 use crate::library::type_by_folder;
 use crate::properties::ReadError;
@@ -91,8 +91,7 @@ impl HomeArguments {
     pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Refused> {
         let settings = Settings::load(&self.home, kind, config::environment(), &self.sets)
             .map_err(|error| unusable(error, &self.home))?;
-        let found = settings.findings.iter();
-        console.findings(found.filter(|f| f.severity == Severity::Warning));
+        console.findings(settings.findings.iter());
         Ok(settings)
     }
 }
@@ -104,7 +103,17 @@ fn unusable(error: LoadError, home: &Path) -> Refused {
     };
     let count = counted(findings.errors(), "error");
     let message = format!("{count} in the settings of `{}`", home.display());
-    Refused::new(Kind::Unreadable, message).with_findings(findings.clone())
+    let mut refused = Refused::new(Kind::Unreadable, message);
+    refused.help = notes(findings, &Home::new(home).file);
+    refused.with_findings(findings.clone())
+}
+
+/// Counts the notes among `findings`, and names the command that shows them.
+pub(super) fn notes(findings: &Findings, file: &Path) -> Option<String> {
+    let count = findings.count(Severity::Note);
+    let check = CommandLine::new("countersign check").arg(file);
+    let counted = counted(count, "note");
+    (count > 0).then(|| format!("{counted}; `{}` shows all", check.flag("notes")))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::iter;
 use std::panic::PanicHookInfo;
+use std::path::Path;
 use std::process::ExitCode;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Level, Origin as Place, Renderer, Snippet as Shown};
+use annotate_snippets::{self as render, AnnotationKind, Level, Origin as Place, Renderer};
 use clap::{ColorChoice, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -196,15 +198,18 @@ impl Console {
         self.labelled("note:", "1", line);
     }
 
-    /// Renders a finding that is part of the answer.
-    pub(super) fn shown(&self, finding: &Finding) -> String {
-        rendered(finding, self.answer_coloured)
+    /// Renders findings that are part of the answer, each with an empty line after it.
+    pub(super) fn shown<'a>(&self, findings: impl Iterator<Item = &'a Finding>) -> String {
+        let texts = rendered(findings, self.answer_coloured).into_iter();
+        texts.map(|text| text + "\n\n").collect()
     }
 
-    /// Shows findings beside the answer.
+    /// Shows findings beside the answer, without the notes.
     pub(super) fn findings<'a>(&self, findings: impl IntoIterator<Item = &'a Finding>) {
-        for finding in findings {
-            self.print(&rendered(finding, self.coloured));
+        let all = findings.into_iter();
+        let shown = all.filter(|found| found.severity > Severity::Note);
+        for text in rendered(shown, self.coloured) {
+            self.print(&text);
         }
     }
 
@@ -311,8 +316,29 @@ fn bug(message: &str, place: &str) -> String {
     )
 }
 
-/// Renders `finding`, over several lines, without a line end.
-fn rendered(finding: &Finding, coloured: bool) -> String {
+/// Renders each finding, over several lines, without a line end. A line that several of them are
+/// about is shown once, at the first, with the marks of all.
+fn rendered<'a>(findings: impl Iterator<Item = &'a Finding>, coloured: bool) -> Vec<String> {
+    let all: Vec<_> = findings.collect();
+    let groups = all.chunk_by(|one, next| source(one).is_some() && source(one) == source(next));
+    let blocks = groups.flat_map(|group| {
+        let marked = iter::once(group).chain(iter::repeat(&[][..]));
+        marked.zip(group)
+    });
+    let texts = blocks.map(|(marked, finding)| block(finding, marked, coloured));
+    texts.collect()
+}
+
+/// Returns the file and the line that a finding shows, with its number.
+fn source(finding: &Finding) -> Option<(&Path, u32, &str)> {
+    match (&finding.origin, &finding.snippet) {
+        (Origin::File { path, .. }, Some(shown)) => Some((path, shown.line, &shown.text)),
+        _ => None,
+    }
+}
+
+/// Renders `finding`, and the line of `marked` with their marks.
+fn block(finding: &Finding, marked: &[&Finding], coloured: bool) -> String {
     let level = match finding.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -322,7 +348,7 @@ fn rendered(finding: &Finding, coloured: bool) -> String {
         .primary_title(visible(&finding.message))
         .id(finding.code.as_str());
     let mut group = title.element(place(&finding.origin));
-    if let Some(snippet) = snippet(finding) {
+    if let Some(snippet) = snippet(marked) {
         group = group.element(snippet);
     }
     if let Some(help) = &finding.help {
@@ -354,23 +380,25 @@ fn place(origin: &Origin) -> Place<'static> {
     }
 }
 
-/// Shows the line; its text is already short and holds no private key.
-fn snippet(finding: &Finding) -> Option<Shown<'_, annotate_snippets::Annotation<'_>>> {
-    let snippet = finding.snippet.as_ref()?;
-    let [start, end] = [snippet.marked.start, snippet.marked.end].map(|character| {
-        let place = snippet.text.char_indices().nth(character);
-        place.map_or_else(|| snippet.text.len(), |(at, _)| at)
+/// Shows the line that all of `findings` are about; its text is already short and holds no private
+/// key.
+fn snippet<'a>(findings: &[&'a Finding]) -> Option<render::Snippet<'a, render::Annotation<'a>>> {
+    let shown = findings.first()?.snippet.as_ref()?;
+    let line = usize::try_from(shown.line).unwrap_or(usize::MAX);
+    let marks = findings.iter().enumerate().filter_map(|(n, finding)| {
+        let marked = &finding.snippet.as_ref()?.marked;
+        let [start, end] = [marked.start, marked.end].map(|character| {
+            let place = shown.text.char_indices().nth(character);
+            place.map_or_else(|| shown.text.len(), |(at, _)| at)
+        });
+        let (kind, label) = match n {
+            0 => (AnnotationKind::Primary, finding.label.as_deref()),
+            _ => (AnnotationKind::Context, Some(finding.code.as_str())),
+        };
+        Some(kind.span(start..end).label(label))
     });
-    let mut annotation = AnnotationKind::Primary.span(start..end);
-    if let Some(label) = &finding.label {
-        annotation = annotation.label(label);
-    }
-    let line = usize::try_from(snippet.line).unwrap_or(usize::MAX);
-    Some(
-        Shown::source(&snippet.text)
-            .line_start(line)
-            .annotation(annotation),
-    )
+    let source = render::Snippet::source(&shown.text).line_start(line);
+    Some(source.annotations(marks))
 }
 
 #[cfg(test)]
@@ -421,6 +449,10 @@ mod tests {
         assert_eq!(codes.map(|exit| exit as u8), numbers);
     }
 
+    fn alone(finding: &Finding, coloured: bool) -> String {
+        rendered(iter::once(finding), coloured).concat()
+    }
+
     #[test]
     fn a_finding_in_a_file_looks_like_rustc() {
         let origin = Origin::File {
@@ -434,7 +466,7 @@ mod tests {
             .with_help("put the quote back")
             .with_snippet(Some(Snippet::new(4, line, 22..25, &[], &Public::default())));
 
-        let shown = rendered(&found, false);
+        let shown = alone(&found, false);
 
         let expected = r#"error[CS0201]: `content` is not valid JSON
  --> dpe/etc/application.properties:4:74
@@ -444,7 +476,7 @@ mod tests {
   |
   = help: put the quote back"#;
         assert_eq!(shown, expected);
-        let coloured = rendered(&found, true);
+        let coloured = alone(&found, true);
         let mut parts = coloured.split('\u{1b}');
         let mut uncoloured = parts.next().unwrap().to_owned();
         for part in parts {
@@ -454,9 +486,46 @@ mod tests {
     }
 
     #[test]
+    fn findings_share_the_line_that_they_show_and_no_other() {
+        let found = |file: &str, line, text: &str, column: u32, severity| {
+            let path = Path::new(file).into();
+            let origin = Origin::File { path, line, column };
+            let start = usize::try_from(column).unwrap() - 1;
+            let snippet = Snippet::new(line, text, start..start + 2, &[], &Public::default());
+            Finding::new(Code::Cs0306, origin, "x")
+                .with_severity(severity)
+                .with_snippet(Some(snippet))
+        };
+        let all = [
+            found("a", 1, "one=12 34", 5, Severity::Error),
+            found("a", 1, "one=12 34", 5, Severity::Note),
+            found("a", 1, "one=12 34", 8, Severity::Warning),
+            // The same text on another line, and the same line of another file.
+            found("a", 2, "one=12 34", 5, Severity::Error),
+            found("b", 2, "one=12 34", 5, Severity::Error),
+            Finding::new(Code::Cs0306, Origin::SetOption, "x"),
+            Finding::new(Code::Cs0306, Origin::SetOption, "x"),
+        ];
+
+        let shown = rendered(all.iter(), false);
+
+        let lines = shown.iter().map(|text| text.matches("| one=12 34").count());
+        assert_eq!(lines.collect::<Vec<_>>(), [1, 0, 0, 1, 1, 0, 0]);
+        for (text, place) in shown
+            .iter()
+            .zip(["a:1:5", "a:1:5", "a:1:8", "a:2:5", "b:2:5"])
+        {
+            assert!(text.contains(&format!("--> {place}")), "{text}");
+        }
+        assert_eq!(shown[0].matches("CS0306").count(), 3, "{}", shown[0]);
+        let coloured = rendered(all.iter(), true);
+        assert_eq!(coloured.len(), shown.len());
+    }
+
+    #[test]
     fn a_finding_elsewhere_names_the_place() {
         let origin = Origin::Environment("SERVER_PORT".into());
-        let shown = rendered(&Finding::new(Code::Cs0306, origin, "not a port"), false);
+        let shown = alone(&Finding::new(Code::Cs0306, origin, "not a port"), false);
 
         assert_eq!(
             shown,

@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let deployments: Value = sides.map(|side| in_json(side, change)).collect();
     let report = json!({ "written": written, "deployments": deployments });
     console.reply(format!("{shown}\n{ending}"), &report)?;
-    console.findings(findings.iter().filter(|f| f.severity != Severity::Note));
+    console.findings(findings.iter());
     ended("paired", "a", findings)
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::input::HomeArguments;
+use super::input::{HomeArguments, notes};
 use super::output::{Answer, Console, Exit, Kind, Refused, bug_report, example};
 use super::runtime::{Signals, runtime, stdin_ends};
 use crate::admission::raise_descriptors;
@@ -92,6 +92,9 @@ fn long_run<M>(
     let executor = runtime()?;
     let answer = executor.block_on(async {
         let settings = arguments.home.load(kind, console)?;
+        if let Some(notes) = notes(&settings.findings, &settings.home.file) {
+            console.note(&notes);
+        }
         let signals =
             Signals::catch().map_err(Refused::caused(Kind::Internal, "cannot wait for signals"))?;
         let (module, reloader) = start(&settings).await.map_err(|error| refused(&error))?;

@@ -1,5 +1,9 @@
 //! `countersign check`.
 
+#[cfg(unix)]
+use super::free_port::free_port;
+#[cfg(unix)]
+use super::modules::{ANY_PORT, Running, paired_with};
 use super::support::Folder;
 
 /// The two blocks of the guide, as printed.
@@ -75,6 +79,167 @@ fn a_fresh_pair_has_no_findings() {
         run.stdout,
         "0 errors, 0 warnings · 16 settings read, 0 with foreign names ignored\n"
     );
+}
+
+const VENDOR: [(&str, &str); 2] = [
+    (
+        "dpm.properties",
+        include_str!("../data/vendor-dpm.properties"),
+    ),
+    (
+        "dpe.properties",
+        include_str!("../data/vendor-dpe.properties"),
+    ),
+];
+
+/// The vendor's sample files, paired.
+fn vendor() -> Folder {
+    let folder = Folder::new();
+    for (name, text) in VENDOR {
+        folder.write(name, text);
+    }
+    folder
+        .run("pair dpm=dpm.properties dpe=dpe.properties --yes")
+        .exits(0);
+    folder
+}
+
+#[test]
+fn the_vendors_own_sample_values_are_notes_that_one_line_counts() {
+    let folder = vendor();
+
+    let run = folder.run("check dpm.properties dpe.properties").exits(0);
+
+    assert_eq!(
+        run.stdout,
+        "47 notes (--notes)\n\
+         0 errors, 0 warnings · 52 settings read, 0 with foreign names ignored\n"
+    );
+}
+
+#[test]
+fn one_error_in_a_vendors_file_is_shown_in_twelve_lines_at_most() {
+    let folder = vendor();
+    let text = folder.read("dpm.properties");
+    folder.write(
+        "dpm.properties",
+        text.replace(".is-revoked=", ".is-revokd="),
+    );
+
+    let run = folder.run("check dpm.properties").exits(1);
+
+    assert!(run.stdout.starts_with("error[CS0106]: "), "{}", run.stdout);
+    assert!(
+        run.stdout.contains(" notes (--notes)\n1 error, 0 warnings"),
+        "{}",
+        run.stdout
+    );
+    assert!(run.stdout.lines().count() <= 12, "{}", run.stdout);
+}
+
+#[test]
+fn notes_are_shown_in_full_when_asked_and_all_in_json() {
+    let folder = vendor();
+    let counted = folder.run("check dpm.properties").exits(0);
+
+    let shown = folder.run("check dpm.properties --notes").exits(0);
+    let json = folder.run("check dpm.properties -o json").exits(0).json();
+
+    let notes = shown.stdout.matches("note[CS0305]: ").count();
+    assert!(notes > 20, "{}", shown.stdout);
+    assert!(!shown.stdout.contains("--notes"), "{}", shown.stdout);
+    let one_line = format!("{notes} notes (--notes)\n");
+    assert!(counted.stdout.starts_with(&one_line), "{}", counted.stdout);
+    assert_eq!(json["findings"].as_array().unwrap().len(), notes);
+    assert_eq!((&json["errors"], &json["warnings"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn several_findings_on_one_line_show_that_line_once() {
+    let folder = Folder::new();
+    folder
+        .run("pair dpm=dpm.properties dpe=dpe.properties")
+        .exits(0);
+    let text = folder.read("dpm.properties");
+    let two = "countersign.reload=maybe # x\nserver.port=0 \n";
+    folder.write("dpm.properties", format!("{text}{two}"));
+
+    let run = folder.run("check dpm.properties").exits(1);
+
+    let expected = "\
+error[CS0306]: the value `maybe # x` of `countersign.reload` is neither `true` nor `false`
+  --> dpm.properties:10:20
+   |
+10 | countersign.reload=maybe # x
+   |                    ^^^^^^---
+   |                          |
+   |                          CS0105
+   |
+   = help: a comment needs a separate line: everything after `=` is the value
+
+warning[CS0105]: this is part of the value, not a comment
+--> dpm.properties:10:26
+ = help: put the comment on a separate line
+
+warning[CS0105]: the value ends in blanks, which Java keeps and countersign removes
+  --> dpm.properties:11:14
+   |
+11 | server.port=0\u{20}
+   |              ^
+   |
+   = help: remove them
+
+1 error, 2 warnings · 10 settings read, 0 with foreign names ignored
+";
+    assert_eq!(run.stdout, expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_start_counts_its_notes_and_names_the_command_that_shows_them() {
+    let file = "dpm/etc/application.properties";
+    let note = "ataccama.server.grpc.tls.cert-chain=file:a.pem\n";
+    let folder = paired_with(&[(file, note)]);
+    let command = format!("check {file} --notes");
+    let counted = format!("1 note; `countersign {command}` shows all");
+
+    let mut running = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    running.until(&format!("note: {counted}"));
+    running.stop();
+    let text = folder.read(file);
+    folder.write(file, text.replace(".is-revoked=", ".is-revokd="));
+    let refused = folder.run("dpm run --home dpm").exits(3);
+
+    assert!(refused.stderr.contains("error[CS0106]: "), "{refused:#?}");
+    assert!(refused.stderr.contains(&counted), "{refused:#?}");
+    assert!(!refused.stderr.contains("CS0305"), "{refused:#?}");
+    let shown = folder.run(&command).exits(1).stdout;
+    assert!(shown.contains("note[CS0305]: "), "{shown}");
+    // Other commands that load the settings are not about them.
+    folder.write(file, text);
+    let issue = "token issue --home dpm --audience dpe-dev";
+    assert_eq!(folder.run(issue).exits(0).stderr, "");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_start_on_the_vendors_sample_values_says_nothing_about_them() {
+    let files = VENDOR.map(|(name, text)| {
+        let (module, _) = name.split_once('.').unwrap();
+        (format!("{module}/etc/application.properties"), text)
+    });
+    let folder = paired_with(&files.each_ref().map(|(file, text)| (&**file, *text)));
+
+    for module in ["dpm", "dpe"] {
+        let port = free_port();
+        let grpc = format!("--set ataccama.server.grpc.port={port} --set server.port=0");
+        let advertised = format!("--set ataccama.one.dpe.service.port={port}");
+        let run = format!("{module} run --home {module} {grpc} {advertised}");
+        let mut running = Running::start(&folder, &run);
+        let first = running.until("");
+        assert!(first.contains(" startup "), "{first}");
+        running.stop();
+    }
 }
 
 #[test]
