@@ -1,6 +1,9 @@
 //! Two machines, each with its own file: `pair --one-side`, `rotate prepare --one-side`,
 //! `pair accept`.
 
+#[cfg(target_os = "linux")]
+use std::io::Write as _;
+
 #[cfg(unix)]
 use super::modules::{ANY_PORT, Running};
 use super::support::{Folder, Run};
@@ -314,4 +317,44 @@ fn block_for_plaintext_beyond_a_host_is_accepted_only_with_plaintext() {
     there.run_with(&accept, ours.stdout.as_bytes()).exits(0);
     let text = there.read("dpe.properties");
     assert!(text.contains("countersign.client.allow-plaintext=true\n"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn address_is_asked_for_on_a_terminal() {
+    for (answer, expected) in [("dpm.example:9000", true), ("", false)] {
+        let folder = Folder::new();
+        let line = format!(
+            "{} pair --one-side dpm=dpm.properties > dpm.block",
+            env!("CARGO_BIN_EXE_countersign")
+        );
+        // It has a terminal of its own.
+        let mut terminal = std::process::Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(folder.path(""))
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut typed = terminal.stdin.take().unwrap();
+        writeln!(typed, "{answer}").unwrap();
+        let shown = terminal.wait_with_output().unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout);
+
+        assert!(
+            shown.contains("Where do other hosts reach the dpm?"),
+            "{shown}"
+        );
+        let block = folder.read("dpm.block");
+        assert_eq!(
+            block.contains("address: dpm.example:9000"),
+            expected,
+            "{block}"
+        );
+        let file = folder.read("dpm.properties");
+        assert_eq!(
+            file.contains("countersign.server.address=0.0.0.0"),
+            expected
+        );
+    }
 }

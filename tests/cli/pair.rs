@@ -721,6 +721,12 @@ fn address_beyond_the_host_has_tls_unless_plaintext_is_asked_for() {
     }
     let both = format!("{PAIR} {TO_HOSTS} --plaintext --tls");
     folder.run(&both).exits(2);
+    let secure = Folder::new();
+    secure.run(&format!("{PAIR} {TO_HOSTS}")).exits(0);
+    let text = secure.read(DPM);
+    let refused = secure.run(&format!("{PAIR} {TO_HOSTS} --plaintext --yes"));
+    assert!(refused.exits(1).stderr.contains("has TLS on"));
+    assert_eq!(secure.read(DPM), text);
     let near = Folder::new();
     near.run(&format!("{PAIR} --address dpm=localhost:9000"))
         .exits(0);

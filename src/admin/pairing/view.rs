@@ -149,6 +149,10 @@ impl<'a> View<'a> {
             None => own.push(Setting::new(OWN_NAME, deployment.as_str())),
         }
         let file = &self.trusts.file;
+        if options.plaintext && tls::is_on(file, TlsEnd::Server) {
+            let message = format!("`{path}` has TLS on, which `--plaintext` does not turn off");
+            return Err(Refused::new(Kind::Conflict, message).with_help("leave out `--plaintext`"));
+        }
         let certificate = if options.tls {
             Some(Certificate::settle(&member.path, &deployment, file)?)
         } else {
