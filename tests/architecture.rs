@@ -33,8 +33,8 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 408),
     ("cli", 3672),
     ("clock", 86),
-    ("config", 6422),
-    ("diagnostic", 563),
+    ("config", 6460),
+    ("diagnostic", 584),
     ("dpe", 580),
     ("dpm", 1154),
     ("engine", 261),
@@ -43,10 +43,10 @@ const BUDGETS: &[(&str, usize)] = &[
     ("grpc", 5834),
     ("http", 287),
     ("identity", 207),
-    ("jose", 1484),
+    ("jose", 1488),
     ("library", 315),
     ("program", 149),
-    ("properties", 1750),
+    ("properties", 1781),
     ("proto", 122),
     ("registry", 834),
     ("secret", 22),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 33923;
+const TOTAL: usize = 34017;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

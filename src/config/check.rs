@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::inspect::inspect;
 use super::question::Question;
 use super::rules::{cross, file, keys};
-use super::schema::{self, Known, Placed, Takes};
+use super::schema::{self, Known, Takes};
 use super::settings::{Home, Ignored, Options};
 use super::spring;
-use super::view::Limited;
-use crate::diagnostic::{Code, Findings, Severity, redact};
+use super::view::{Limited, View};
+use crate::diagnostic::{Code, Findings, Severity};
 use crate::jose::{KeyId, PublicJwk, SigningKey, repair};
 use crate::properties::name::Name;
 use crate::properties::{Document, Entry, FileText, ReadError, Span, replace};
@@ -186,10 +186,11 @@ pub struct Repair {
 ///
 /// A repaired key is a valid key of its kind; every other line stays byte for byte as it is.
 pub fn fix(path: &Path, text: &FileText, active: &BTreeSet<usize>) -> Option<Fixed> {
-    let document = Document::parse(path, text.text());
-    let entries = document.entries();
-    let names = entries.iter().map(|entry| Name::parse(entry.key()));
+    let mut view = View::new(Document::parse(path, text.text()).into());
+    let names = view.entries().iter().map(|entry| Name::parse(entry.key()));
     let known: Vec<_> = names.map(|name| schema::find(&name)).collect();
+    file::hide_secrets(&mut view, &known);
+    let (document, entries) = (&view.document, view.entries());
     let mut repairs = Vec::new();
     if text.has_mark {
         repairs.push(Repair {
@@ -212,18 +213,31 @@ pub fn fix(path: &Path, text: &FileText, active: &BTreeSet<usize>) -> Option<Fix
         }
         let lines = file::stray_lines(entries, &known, at, placed);
         let stray = entries.get(lines).unwrap_or_default();
-        let repaired = replacement(&document, entry, placed.setting.takes, stray);
+        let repaired = replacement(document, entry, placed.setting.takes, stray);
         let Some((span, new, (code, what))) = repaired else {
             continue;
         };
+        let takes = placed.setting.takes;
+        // A repaired key is public, and so is what it was made of.
+        let is_public = matches!(takes, Takes::PublicKey) && is_whole(new.expose(), takes);
+        let setting = &placed.setting;
+        let is_hidden = setting.is_private() || setting.name.ends_with(".**");
+        let [before, after] = [document.written(span), new.expose()].map(|value| {
+            let shown = match () {
+                () if is_public => with_dots(value),
+                () if is_hidden => format!("«private, {} chars»", value.len()),
+                () => with_dots(&view.shown(&as_read(value))),
+            };
+            format!("{}={shown}", view.shown(entry.key()))
+        });
         repairs.push(Repair {
             code,
             file: path.display().to_string(),
             line: document.line(entry.key_span.start),
-            key: entry.key().to_owned(),
+            key: view.shown(entry.key()),
             what,
-            before: shown(entry.key(), document.written(span), placed),
-            after: shown(entry.key(), new.expose(), placed),
+            before,
+            after,
         });
         replaced.push((span, new.expose().clone().into()));
     }
@@ -288,23 +302,24 @@ fn is_whole(text: &str, takes: Takes) -> bool {
     }
 }
 
-/// Shows a setting; a blank at the end of a line as `·`.
-fn shown(key: &str, value: &str, placed: &Placed) -> String {
-    let setting = &placed.setting;
-    if setting.is_private() || setting.name.ends_with(".**") {
-        return format!("{key}=«private, {} chars»", value.len());
-    }
+/// Returns `written` as it is read: a part of a key shows only there.
+fn as_read(written: &str) -> String {
+    let document = Document::parse(Path::new(""), &format!("k={written}"));
+    let mut entries = document.entries().iter();
+    entries
+        .next()
+        .map(|entry| entry.value().to_owned())
+        .unwrap_or_default()
+}
+
+/// Shows each blank at the end of a line as `·`.
+fn with_dots(value: &str) -> String {
     let lines = value.lines().map(|line| {
         let kept = line.trim_end_matches(BLANKS);
         let blanks = line.chars().count().saturating_sub(kept.chars().count());
         format!("{kept}{}", "·".repeat(blanks))
     });
-    let value = lines.collect::<Vec<_>>().join("\n");
-    // A repaired key is public, and so is what it was made of.
-    match setting.takes {
-        Takes::PublicKey => format!("{key}={value}"),
-        _ => format!("{key}={}", redact(&value)),
-    }
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

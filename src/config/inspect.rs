@@ -18,7 +18,7 @@ use super::rules::{deployments, file, keys, tls};
 use super::schema::{self, Known};
 use super::settings::{Options, OwnKey, ReadDeployment, ReadKey};
 use super::spring::Texts;
-use super::view::{Limited, Part, View};
+use super::view::{Limited, Part, View, add_public_parts};
 
 /// Everything one file says.
 #[derive(Debug)]
@@ -155,12 +155,16 @@ pub fn inspect(question: &Question, remembered: &Remembered, texts: &Texts) -> I
 fn shown(reader: Reader<'_>, own: Option<&OwnKey>, options: &Options) -> Findings {
     let next = options.rotation.next.as_ref().map(|(key, _)| key);
     let keys = own.map(|own| &own.key).into_iter().chain(next);
-    let public = keys.flat_map(|key| {
+    let names = keys.flat_map(|key| {
         let public = key.verifying_key();
         [public.fingerprint().to_string(), public.thumbprint()]
     });
+    let mut public = names.collect();
     let (view, question) = (reader.view, reader.question);
-    view.without_scalars(reader.findings.finish(), question, &public.collect())
+    for (_, value) in question.environment.iter().chain(&question.sets) {
+        add_public_parts(&mut public, value);
+    }
+    view.without_scalars(reader.findings.finish(), &public)
 }
 
 /// Lists what only a restart changes.

@@ -5,11 +5,12 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet};
-use crate::jose::{Fingerprint, PublicJwk, repair};
-use crate::properties::{Document, Entry, Sourced, Span};
+use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet, redact_except, scalars};
+use crate::jose::{Fingerprint, KeyMaterial, PublicJwk, VerifyingKey, published, repair};
+use crate::properties::name::Name;
+use crate::properties::{Document, Entry, Sourced, Span, SyntaxFault};
 
-use super::question::Question;
+use super::schema;
 
 /// The document of a file and its profiles, and everything that must not be shown of it.
 #[derive(Debug)]
@@ -48,13 +49,22 @@ impl View {
     pub fn public(&self) -> &Public {
         self.public.get_or_init(|| {
             let mut public = Public::default();
+            let mut named = Vec::new();
             for entry in self.entries() {
                 let value = entry.value().trim();
-                if entry.key().ends_with("fingerprint") && value.parse::<Fingerprint>().is_ok() {
-                    public.insert(value.to_owned());
+                if self.hides(entry.value_span.start)
+                    && let Ok((material, _)) = KeyMaterial::read(value.as_bytes())
+                {
+                    add_key(&mut public, material.verifying_key());
+                }
+                let is_name = entry.key().ends_with("fingerprint");
+                if is_name && schema::exact(&Name::parse(entry.key())).is_some() {
+                    named.push(value);
                 }
                 add_public_parts(&mut public, value);
             }
+            named.retain(|name| name.parse::<Fingerprint>().is_ok() && !is_private(&public, name));
+            public.extend(named.into_iter().map(str::to_owned));
             public
         })
     }
@@ -123,25 +133,16 @@ impl View {
         })
     }
 
-    /// Hides in `findings` what has the form of a private scalar, is written in the files, a
-    /// variable or an option, and is not known to be public.
-    pub fn without_scalars(
-        &self,
-        mut findings: Findings,
-        question: &Question,
-        own: &Public,
-    ) -> Findings {
+    /// Hides in `findings` what has the form of a private scalar and is not known to be public, here
+    /// or beside the files.
+    pub fn without_scalars(&self, mut findings: Findings, beside: &Public) -> Findings {
         for finding in &mut findings.0 {
             let snippet = finding.snippet.as_mut().map(|snippet| &mut snippet.text);
             let others = [&mut finding.key, &mut finding.help, &mut finding.label];
             let texts = others.into_iter().filter_map(Option::as_mut);
             for text in texts.chain([&mut finding.message]).chain(snippet) {
                 let shown = without_scalars(text, |run| {
-                    let given = question.environment.iter().chain(&question.sets);
-                    let mut values = given.map(|(_, value)| value.as_str());
-                    let is_written = self.document.text().contains(run)
-                        || values.any(|value| value.contains(run));
-                    !is_written || own.contains(run) || self.public().contains(run)
+                    beside.contains(run) || self.public().contains(run)
                 });
                 if let Some(shown) = shown {
                     *text = shown;
@@ -149,6 +150,18 @@ impl View {
             }
         }
         findings
+    }
+
+    /// Describes an escape that cannot be read.
+    pub fn describe(&self, fault: &SyntaxFault) -> Finding {
+        let shown = self.snippet(fault.0);
+        self.document.describe(fault).with_snippet(shown)
+    }
+
+    /// Returns a name or a value as it may be shown.
+    pub fn shown(&self, text: &str) -> String {
+        let shown = redact_except(text, self.public());
+        without_scalars(&shown, |run| self.public().contains(run)).unwrap_or(shown)
     }
 
     /// Shows the line of the part `span`.
@@ -175,27 +188,40 @@ pub fn add_public_parts(public: &mut Public, text: &str) {
     }
     let parsed = PublicJwk::parse(text).ok();
     if let Some(jwk) = parsed.or_else(|| PublicJwk::parse(&repair(text)?).ok()) {
-        let fingerprint = jwk.key.fingerprint();
-        public.extend([
-            jwk.key.x(),
-            jwk.key.y(),
-            jwk.key.thumbprint(),
-            fingerprint.to_string(),
-            fingerprint.to_hex(),
-            fingerprint.to_hex().to_uppercase(),
-        ]);
-        public.extend(jwk.kid.map(|kid| kid.as_str().to_owned()));
+        add_key(public, &jwk.key);
+        let kid = jwk.kid.filter(|kid| !is_private(public, kid.as_str()));
+        public.extend(kid.map(|kid| kid.as_str().to_owned()));
     }
 }
 
-/// Hides what has the form of a private scalar, the same as that of a fingerprint, and is not
-/// public; `None` if nothing is hidden. The text keeps its length.
+fn add_key(public: &mut Public, key: &VerifyingKey) {
+    let fingerprint = key.fingerprint();
+    public.extend([
+        key.x(),
+        key.y(),
+        key.thumbprint(),
+        fingerprint.to_string(),
+        fingerprint.to_hex(),
+        fingerprint.to_hex().to_uppercase(),
+    ]);
+}
+
+/// Returns `true` if `text` is the private scalar of a key whose parts are `public`.
+fn is_private(public: &Public, text: &str) -> bool {
+    let scalar = text.parse::<Fingerprint>().ok();
+    let key = scalar
+        .filter(|_| !public.contains(text))
+        .and_then(|scalar| VerifyingKey::of_scalar(scalar.as_bytes()));
+    key.is_some_and(|key| public.contains(&key.x()) && !published(key.fingerprint()))
+}
+
+/// Hides what has the form of a private scalar and is not public; `None` if nothing is hidden. The
+/// text keeps its length.
 pub fn without_scalars(text: &str, is_public: impl Fn(&str) -> bool) -> Option<String> {
-    const LENGTH: usize = 43;
-    let runs = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_'));
     let mut shown = text.to_owned();
-    for run in runs.filter(|run| run.len() == LENGTH && !is_public(run)) {
-        shown = shown.replace(run, &"·".repeat(LENGTH));
+    let runs = scalars(text).filter_map(|run| text.get(run));
+    for run in runs.filter(|run| !is_public(run)) {
+        shown = shown.replace(run, &"·".repeat(run.len()));
     }
     (shown != text).then_some(shown)
 }

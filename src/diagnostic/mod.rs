@@ -8,6 +8,7 @@ mod shell;
 
 pub use finding::{Code, Finding, Findings, Origin, Severity, Snippet};
 pub use redact::{
-    Public, misleads, quote, quote_except, redact, redact_except, redact_name, visible,
+    Public, misleads, private_parts, quote, quote_except, redact, redact_except, redact_name,
+    scalars, visible,
 };
 pub use shell::CommandLine;

@@ -45,9 +45,13 @@ pub fn quote(text: &str) -> String {
 /// Quotes `text` as [`quote`] does, but leaves in what is known to be public.
 pub fn quote_except(text: &str, public: &Public) -> String {
     let safe = redact_except(text, public);
-    let mut characters = safe.chars();
+    let beyond = safe.char_indices().nth(80);
+    let most = beyond.map_or(safe.len(), |(at, _)| at);
+    // A part of a scalar would not be known for one.
+    let cut = scalars(&safe).find(|run| run.start < most && most < run.end);
+    let end = cut.map_or(most, |run| run.start);
     let mut quoted = String::from("`");
-    for character in characters.by_ref().take(80) {
+    for character in part(&safe, &(0..end)).chars() {
         if misleads(character) {
             quoted.extend(character.escape_default());
         } else {
@@ -55,14 +59,17 @@ pub fn quote_except(text: &str, public: &Public) -> String {
         }
     }
     quoted.push('`');
-    if characters.next().is_some() {
+    if end < safe.len() {
         quoted.push('…');
     }
     quoted
 }
 
-/// Longer than any fingerprint (43) and any coordinate (43).
-const LONG_RUN: usize = 44;
+/// The length of a private scalar, a fingerprint or a coordinate in base64url.
+const SCALAR: usize = 43;
+
+/// Longer than any fingerprint and any coordinate.
+const LONG_RUN: usize = SCALAR + 1;
 
 /// Shorter parts of a key are of no use.
 const SHORT_RUN: usize = 12;
@@ -118,6 +125,19 @@ pub(super) fn hidden_in_line(line: &str, public: &Public) -> Vec<Range<usize>> {
     found
 }
 
+/// Finds the parts of a setting's name or value, as it is read, that may belong to a private key:
+/// those that [`redact`] hides, and what has the form of a private scalar.
+pub fn private_parts(text: &str, public: &Public) -> Vec<Range<usize>> {
+    let mut found = hidden(text, public);
+    found.extend(scalars(text).filter(|run| !public.contains(part(text, run))));
+    found
+}
+
+/// Finds what has the form of a private scalar, which is also that of a fingerprint.
+pub fn scalars(text: &str) -> impl Iterator<Item = Range<usize>> {
+    runs(text, is_base64url).filter(|run| run.len() >= SCALAR && !is_wordy(part(text, run)))
+}
+
 /// Finds the parts of a text that may belong to a private key or a token, in order.
 fn hidden(text: &str, public: &Public) -> Vec<Range<usize>> {
     let runs: Vec<_> = runs(text, is_base64)
@@ -146,7 +166,11 @@ fn shifted(range: &Range<usize>, by: usize) -> Range<usize> {
 }
 
 fn is_base64(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '-' | '_')
+    is_base64url(character) || matches!(character, '+' | '/')
+}
+
+fn is_base64url(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_')
 }
 
 /// Finds the longest runs of characters that `belongs` accepts.
@@ -234,9 +258,15 @@ fn d_members(text: &str) -> Vec<Range<usize>> {
             continue;
         };
         let value = assigned.trim_start_matches(is_filler);
-        let rest = value.trim_start_matches(|c| is_base64(c) || c == '=');
+        let mut places = value.char_indices();
+        // A letter may be written as `\u0041`.
+        let after = places.find(|(at, c)| {
+            let is_escape = value.get(*at..).is_some_and(|rest| rest.starts_with("\\u"));
+            !is_base64(*c) && *c != '=' && !is_escape
+        });
+        let length = after.map_or(value.len(), |(at, _)| at);
         let start = text.len().saturating_sub(value.len());
-        let end = text.len().saturating_sub(rest.len());
+        let end = start.saturating_add(length);
         if is_name && start < end {
             found.push(start..end);
         }
@@ -285,6 +315,10 @@ mod tests {
                 r#"{kty":"EC",d":"«hidden, 3 chars»"}"#,
             ),
             (r#"{"kid":"AbC"}"#, r#"{"kid":"AbC"}"#),
+            (
+                r#"{"d":"\u0041b\u0043","x":1}"#,
+                r#"{"d":"\«hidden, 12 chars»","x":1}"#,
+            ),
         ] {
             assert_eq!(redact(text), shown);
         }

@@ -234,6 +234,12 @@ impl VerifyingKey {
         Some(Self::from_public(key))
     }
 
+    /// Returns the public half of a JWK's `d`; `None` when that is zero or not below the order.
+    pub(crate) fn of_scalar(d: &[u8; 32]) -> Option<Self> {
+        let secret = p256::SecretKey::from_slice(d).ok()?;
+        Self::from_public(secret.public_key()).ok()
+    }
+
     fn from_public(key: p256::PublicKey) -> Result<Self, KeyError> {
         let spki = key.to_public_key_der().map_err(|_cause| KeyError::Encode)?;
         let point: [u8; 65] = key

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::name::Name;
 use super::parse::{self, Entry, Escapes, Parsed, Separator, Span, Start, SyntaxFault};
-use crate::diagnostic::{Code, Finding, Origin, Public, Snippet};
+use crate::diagnostic::{Code, Finding, Origin, Public, Snippet, private_parts};
 
 /// The entries of a `.properties` text, in the file's order, each with its place.
 ///
@@ -227,8 +227,8 @@ impl Document {
         self.text.get(span.start..span.end).unwrap_or_default()
     }
 
-    /// Shows the line on which `span` starts. The parts `secret` are hidden, and everything else
-    /// that may be private and is not known to be `public`.
+    /// Shows the line on which `span` starts. The parts `secret`, which are in order and apart, are
+    /// hidden, and everything else that may be private and is not known to be `public`.
     ///
     /// Nothing is shown of a line over 64 KiB: to look for keys in it takes long.
     pub fn snippet(&self, span: Span, secret: &[Span], public: &Public) -> Option<Snippet> {
@@ -240,10 +240,44 @@ impl Document {
         }
         let end = start.saturating_add(text.len());
         let shown = Span { start, end };
-        let overlapping = secret.iter().filter(|s| s.start < end && s.end > start);
+        // What is written over several lines is a key as a whole only.
+        let after = self
+            .entries()
+            .partition_point(|entry| entry.line_span.start <= span.start);
+        let entry = after.checked_sub(1).and_then(|at| self.entries().get(at));
+        let private = entry
+            .map(|entry| self.private(entry, public))
+            .unwrap_or_default();
+        let from = secret.partition_point(|s| s.end <= start);
+        let rest = secret.get(from..).unwrap_or_default().iter();
+        let given = rest.take_while(|s| s.start < end);
+        let overlapping = given.chain(private.iter().filter(|s| s.start < end && s.end > start));
         let hidden: Vec<_> = overlapping.map(|span| within(*span, shown)).collect();
         let marked = within(span, shown);
         Some(Snippet::new(count(line), text, marked, &hidden, public))
+    }
+
+    /// Finds where the parts of `entry` stand that may be private, however they are written.
+    fn private(&self, entry: &Entry, public: &Public) -> Vec<Span> {
+        let (key, value) = (entry.key_span, entry.value_span);
+        if entry.value.len() > MAX_VALUE {
+            return vec![value];
+        }
+        let in_value = private_parts(&entry.value, public).into_iter().map(|part| {
+            let is_last = part.end == entry.value.len();
+            let end = if is_last {
+                value.end
+            } else {
+                entry.place_in_text(part.end)
+            };
+            Span::new(entry.place_in_text(part.start), end)
+        });
+        let is_plain = self.written(key) == entry.key.as_str();
+        let in_key = private_parts(&entry.key, public).into_iter().map(|part| {
+            let [start, end] = [part.start, part.end].map(|at| at.saturating_add(key.start));
+            if is_plain { Span::new(start, end) } else { key }
+        });
+        in_value.chain(in_key).collect()
     }
 
     /// Returns the escapes that cannot be read, each with what is wrong there.

@@ -17,5 +17,5 @@ pub use edit::{ChangeKind, Edit, replace};
 pub use file::{ContentDigest, Encoding, FileText, ReadError, digest, mode};
 #[cfg(feature = "testing")]
 pub use parse::looks;
-pub use parse::{Entry, Reading, Span, look};
+pub use parse::{Entry, Reading, Span, SyntaxFault, look};
 pub use source::{Content, Layered, Path, Sourced, give_way, indexed};

@@ -152,6 +152,8 @@ pub fn lost_settings(view: &mut View, known: &[Known], findings: &mut Limited) {
 /// A line with a setting of ours that is read as part of a value.
 struct Lost {
     name: Span,
+    /// As it is read, unless it goes on in the next line.
+    key: Option<String>,
     /// The rest of the line, if that is a private key.
     private: Option<Span>,
 }
@@ -169,21 +171,24 @@ fn lost(document: &Document, entry: &Entry) -> Vec<Lost> {
         let end = start.saturating_add(line.len());
         // A line that begins with its backslash does not begin with its name.
         let is_later = start > entry.key_span.start;
-        if let Some((length, is_private)) = starts_with_ours(line.trim()).filter(|_| is_later) {
+        if let Some((key, length, is_private)) = starts_with_ours(line.trim()).filter(|_| is_later)
+        {
             let begin = end.saturating_sub(line.trim_start().len());
             let name = Span::new(begin, begin.saturating_add(length));
             let value = Span::new(name.end, end);
             let private = is_private.then_some(value);
-            lost.push(Lost { name, private });
+            let goes_on = document.written(value).trim_end() == "\\";
+            let key = (!goes_on).then(|| redact(&key));
+            lost.push(Lost { name, key, private });
         }
         start = end;
     }
     lost
 }
 
-/// Returns how long the name at the start of `line` is as written, if it is one of ours, and
+/// Returns the name at the start of `line` and how long it is as written, if it is one of ours, and
 /// whether its value is a private key.
-fn starts_with_ours(line: &str) -> Option<(usize, bool)> {
+fn starts_with_ours(line: &str) -> Option<(String, usize, bool)> {
     let document = Document::parse(Path::new(""), line);
     let entry = document.entries().first()?;
     let parsed = Name::parse(entry.key());
@@ -193,7 +198,7 @@ fn starts_with_ours(line: &str) -> Option<(usize, bool)> {
     // Without a value it is one of ours only if nothing else can be meant.
     let is_ours = has_value || is_private || schema::is_strict(&parsed);
     let length = entry.key_span.end.saturating_sub(entry.key_span.start);
-    is_ours.then_some((length, is_private))
+    is_ours.then(|| (entry.key().to_owned(), length, is_private))
 }
 
 /// Reports a name of ours that is read as the value of a word before it: `export name=value`.
@@ -204,8 +209,7 @@ pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
         return None;
     }
     let written = view.document.written(value);
-    let (length, is_private) = starts_with_ours(written)?;
-    let name = written.get(..length)?;
+    let (name, length, is_private) = starts_with_ours(written)?;
     let span = Span::new(value.start, value.start.saturating_add(length));
     let message = format!(
         "the name ends at the blank, so this sets {}",
@@ -213,8 +217,8 @@ pub fn behind_a_word(view: &View, entry: &Entry) -> Option<Finding> {
     );
     let found = view
         .finding(Code::Cs0107, span, message)
-        .with_key(redact(name))
-        .with_help(format!("write {} at the start of its line", quote(name)));
+        .with_key(redact(&name))
+        .with_help(format!("write {} at the start of its line", quote(&name)));
     if is_private {
         return Some(found.with_snippet(None));
     }
@@ -230,14 +234,13 @@ fn by_ours(view: &View, entry: &Entry, placed: &Placed) -> Finding {
 }
 
 fn by_another(view: &View, entry: &Entry, lost: &Lost) -> Finding {
-    let written = view.document.written(entry.key_span);
-    let first_line = written.split(['\n', '\r']).next().unwrap_or_default();
     let message = format!(
         "this setting has no effect: a backslash at the end of the line before makes it part of {}",
-        quote(first_line.trim_end_matches('\\'))
+        quote(entry.key())
     );
-    view.finding(Code::Cs0104, lost.name, message)
-        .with_key(redact(view.document.written(lost.name)))
+    let mut found = view.finding(Code::Cs0104, lost.name, message);
+    found.key.clone_from(&lost.key);
+    found
         .with_label("not on its own line")
         .with_help("remove the backslash at the end of the line before, or double it")
 }
@@ -278,7 +281,7 @@ pub fn check(
 /// Reports what is wrong with the text itself.
 fn text(view: &View, files: &[(&Path, &FileText)], findings: &mut Limited) {
     for fault in view.document.faults() {
-        findings.add(Code::Cs0101, || view.document.describe(fault));
+        findings.add(Code::Cs0101, || view.describe(fault));
     }
     for (start, (_, text)) in view.document.file_starts().zip(files) {
         if text.encoding == Encoding::Latin1 {

@@ -1,4 +1,8 @@
+use std::collections::BTreeSet;
+
+use super::super::fix;
 use super::*;
+use crate::properties::FileText;
 
 /// Everything that a finding may show.
 fn shown(report: &Report) -> String {
@@ -63,6 +67,119 @@ fn no_part_of_a_private_key_is_ever_shown() {
         for start in (0..base64.len() - 20).step_by(4) {
             let part = base64.get(start..start + 20).unwrap();
             assert!(!shown.contains(part), "{part} in {shown}");
+        }
+    }
+}
+
+/// What comes before a private scalar in a line, and what comes after it.
+const PLACES: &[(&str, &str)] = &[
+    ("D.dpe-dev.module=", ""),
+    ("D.dpe-dev.environment : ", " \t"),
+    ("D.", ".module=dpe"),
+    ("D.dpe-dev.", "=x"),
+    ("D.dpe-dev.security.roles[", "]=A"),
+    ("D.dpe-dev.security.roles[0]=", ""),
+    ("server.port=", ""),
+    ("server.port ", " # ours"),
+    ("server.port=\\u12 ", ""),
+    ("server.port=", "\\u12"),
+    ("server.port=${", "}"),
+    ("server.port=${a:", "}"),
+    ("export server.port=", ""),
+    ("server.port=1\\\nserver.address=", ""),
+    ("x=1\\\nserver.address=", ""),
+    ("server.address=", "\\\nserver.port=1"),
+    ("", "\\\nserver.port=1"),
+    ("", "=1\\\nserver.port=1"),
+    ("x=1\\\nD.", ".module=dpe"),
+    ("export D.", ".module=dpe"),
+    ("server.address=", ""),
+    ("server.adress=", ""),
+    ("a.fingerprint=", "\nserver.port=%"),
+    ("ataccama.client.connection.", ".host=x"),
+    ("countersign.client.connection.dpm.deployment=", ""),
+    ("countersign.deployment.name=", ""),
+    ("countersign.rotation.activated-at=", ""),
+    ("countersign.rotation.previous-fingerprint=x, ", ""),
+    (
+        "ataccama.server.tls.enabled=true\nataccama.server.tls.cert-chain=",
+        "",
+    ),
+    ("spring.profiles.active=", ""),
+    ("spring.profiles.group.", "=a b"),
+    ("spring.config.import=", ""),
+    ("spring.config.import=file:/", ".properties"),
+    ("#---\nspring.config.activate.on-profile=(", ""),
+    ("a.b.", "=x"),
+    (
+        "D.d.security.jwt-keys.k.content={\"kty\":\"EC\",\"d\":\"",
+        "\"}",
+    ),
+    (
+        "D.d.security.jwt-keys.k.content={\"kty\":\"EC\",\"d\":\"",
+        "\"} ",
+    ),
+    ("D.", ".module=dpe "),
+    (
+        "D.d.security.jwt-keys.k.content={\\\"kty\\\"\\:\\\"EC\\\",d\\:",
+        "}",
+    ),
+    (
+        "D.d.security.jwt-keys.k.content=C\nD.d.security.jwt-keys.k.fingerprint=",
+        "",
+    ),
+    (
+        "D.d.security.jwt-keys.k.content=C\nD.d.security.jwt-keys.",
+        ".fingerprint=x",
+    ),
+    (
+        "D.d.security.jwt-keys.k.fingerprint=x\nD.d.security.jwt-keys.k.content=C",
+        "",
+    ),
+];
+
+#[test]
+fn a_private_scalar_is_hidden_however_and_wherever_it_is_written() {
+    let peer = key();
+    let json = PrivateJwk::write(&peer, &kid(&peer));
+    let json: serde_json::Value = serde_json::from_str(json.expose()).unwrap();
+    let d = json["d"].as_str().unwrap();
+    let (first, rest) = d.split_at(21);
+    let escaped: String = d
+        .chars()
+        .map(|c| format!("\\u{:04x}", u32::from(c)))
+        .collect();
+
+    let spellings = [
+        d.to_owned(),
+        format!("{first}\\\n   {rest}"),
+        format!("\\\n{first}\\\r\n\t{rest}"),
+        format!("{}{}", escaped.get(..6).unwrap(), d.get(1..).unwrap()),
+        escaped,
+        format!("{} {d}", "word ".repeat(11)),
+    ];
+    for (before, after) in PLACES {
+        for written in &spellings {
+            let line = format!("{before}{written}{after}\n")
+                .replace("D.", &format!("{D}."))
+                .replace("=C", &format!("={}", content(&peer)))
+                .replace('%', written);
+            let text = good() + &line;
+            let repaired = FileText::from_bytes(text.as_bytes()).unwrap();
+            let repaired = fix(Path::new("a"), &repaired, &BTreeSet::from([0, 1]));
+            let repairs = repaired.map(|fixed| fixed.repairs);
+            let shown = shown(&Folder::new().check(text)) + &format!("{repairs:?}");
+
+            for secret in [d, first, rest, written] {
+                for at in 0..secret.len() - 12 {
+                    let part = secret.get(at..at + 12).unwrap();
+                    let is_name = part.contains(' ') || part.contains("word");
+                    assert!(
+                        is_name || !shown.contains(part),
+                        "{part} of {line} in {shown}"
+                    );
+                }
+            }
         }
     }
 }
