@@ -475,7 +475,7 @@ type Line = fn(usize) -> String;
 #[test]
 fn twice_the_text_takes_twice_the_steps() {
     const D: &str = "ataccama.one.platform.deployments";
-    let shapes: [(&str, Line); 9] = [
+    let shapes: [(&str, Line); 11] = [
         ("foreign names", |n| format!("a.b{n}=c\n")),
         ("deployments", |n| {
             format!("{D}.d{n}.module=dpe\n{D}.d{n}.security.roles[0]=A\n")
@@ -487,6 +487,16 @@ fn twice_the_text_takes_twice_the_steps() {
             format!(
                 "ataccama.client.connection.c{n}.host=h\n\
                  countersign.client.connection.c{n}.deployment=d\n"
+            )
+        }),
+        ("connections that name no deployment", |n| {
+            format!("ataccama.client.connection.c{n}.host=h\n")
+        }),
+        ("connections with TLS", |n| {
+            format!(
+                "ataccama.client.connection.c{n}.host=h\n\
+                 ataccama.client.connection.c{n}.grpc.port=1\n\
+                 ataccama.client.connection.c{n}.grpc.tls.enabled=true\n"
             )
         }),
         ("placeholders", |n| {

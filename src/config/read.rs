@@ -366,7 +366,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Returns the place where anything below `path` is set first.
-fn first_below(view: &View, ours: &[(usize, Placed)], path: &[&str]) -> Sourced {
+pub fn first_below(view: &View, ours: &[(usize, Placed)], path: &[&str]) -> Sourced {
     let mut entries = ours.iter();
     let first = entries.find(|(_, placed)| placed.is_below(path));
     let place = first.and_then(|(at, _)| {

@@ -7,7 +7,7 @@ use std::thread;
 
 use super::keys;
 use super::tls::{self, DIAL_BACK};
-use crate::config::read::Reader;
+use crate::config::read::{Reader, first_below};
 use crate::config::schema::{self, DEPLOYMENTS};
 use crate::config::settings::{Options, ReadDeployment, ReadKey, is_loopback};
 use crate::config::view::Part;
@@ -186,16 +186,23 @@ fn unnamed(reader: &mut Reader<'_>, deployment: &str, keys: &[ReadKey]) {
 pub fn check(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDeployment]) {
     own(reader, options, deployments);
     let known: HashSet<_> = deployments.iter().map(|d| uniform(&d.name)).collect();
+    let mut by_module: HashMap<_, Vec<_>> = HashMap::new();
+    for read in deployments.iter().filter_map(|d| d.deployment.as_ref()) {
+        by_module
+            .entry(read.module.as_str())
+            .or_default()
+            .push(read);
+    }
     // One that cannot be read is reported already, and may be the one that is meant.
-    let read: Option<Vec<_>> = deployments.iter().map(|d| d.deployment.as_ref()).collect();
+    let is_whole = deployments.iter().all(|d| d.deployment.is_some());
     let help = trusted(reader);
     let names = CONNECTIONS.map(|path| reader.names(path, &[]));
     for name in names.into_iter().flatten().collect::<BTreeSet<_>>() {
         if reader.is_set(CHOSEN, &[name]) {
             chosen(reader, name, &known, &help);
-        } else if let Some(read) = read.as_ref().filter(|_| name != DIAL_BACK) {
+        } else if is_whole && name != DIAL_BACK {
             // Each engine is dialled back as its owner's.
-            of_module(reader, name, read);
+            of_module(reader, name, by_module.get(name).map_or(&[], Vec::as_slice));
         }
     }
 }
@@ -237,7 +244,13 @@ fn chosen(reader: &mut Reader<'_>, connection: &str, known: &HashSet<String>, he
         return;
     };
     if !known.contains(&uniform(value.text())) {
-        reader.report(Code::Cs0106, &value, untrusted(value.text()), help);
+        reader.findings.add(Code::Cs0106, || {
+            let message = untrusted(value.text());
+            let found = reader
+                .view
+                .about(Code::Cs0106, &value, Part::Value, message);
+            found.with_help(help)
+        });
     }
 }
 
@@ -257,15 +270,16 @@ pub fn trusted(reader: &Reader<'_>) -> String {
 /// Returns `true` if nothing here dials `connection`: it leads to a module of the vendor's, and no
 /// trusted deployment is one.
 pub fn is_vendors(reader: &Reader<'_>, connection: &str) -> bool {
+    if !VENDORS.contains(&&*uniform(connection)) || reader.is_set(CHOSEN, &[connection]) {
+        return false;
+    }
     let names = reader.names(DEPLOYMENTS, &[]).into_iter();
     let mut modules = names.filter_map(|name| reader.raw(MODULE, &[name]));
-    VENDORS.contains(&&*uniform(connection))
-        && !reader.is_set(CHOSEN, &[connection])
-        && !modules.any(|module| same(reader.resolve(module.text()).trim(), connection))
+    !modules.any(|module| same(reader.resolve(module.text()).trim(), connection))
 }
 
-/// CS0301: a connection that names none must have exactly one of its module type. CS0305: nothing
-/// uses it.
+/// CS0301: a connection that names none must have exactly one of its module type, which are those
+/// that are `read`. CS0305: nothing uses it.
 fn of_module(reader: &mut Reader<'_>, connection: &str, read: &[&Deployment]) {
     let module = quote(connection);
     if is_vendors(reader, connection) {
@@ -278,8 +292,7 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, read: &[&Deployment]) {
         }
         return;
     }
-    let fits = read.iter().filter(|d| d.module.as_str() == connection);
-    let fits: Vec<_> = fits.map(|d| format!("`{}`", d.name)).collect();
+    let fits: Vec<_> = read.iter().map(|d| format!("`{}`", d.name)).collect();
     let setting = CHOSEN.replace("<c>", connection);
     let (message, help) = match fits.as_slice() {
         [_] => return,
@@ -295,9 +308,12 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, read: &[&Deployment]) {
             format!("choose one: `{setting}=`"),
         ),
     };
-    let at = reader.place(&["ataccama", "client", "connection", connection]);
-    let found = reader.view.about(Code::Cs0301, &at, Part::Name, message);
-    reader.push(found.with_severity(Severity::Warning).with_help(help));
+    reader.findings.add(Code::Cs0301, || {
+        let path = ["ataccama", "client", "connection", connection];
+        let at = first_below(reader.view, reader.ours, &path);
+        let found = reader.view.about(Code::Cs0301, &at, Part::Name, message);
+        found.with_severity(Severity::Warning).with_help(help)
+    });
 }
 
 const ADDRESS: &str = "countersign.server.address";

@@ -40,7 +40,7 @@ pub fn hide_secrets(view: &mut View, known: &[Known]) {
 /// Finds keys whose value goes on in the next lines, which become names of their own. Returns the
 /// entries that are no settings: the broken ones and their stray lines.
 pub fn broken_values(view: &mut View, known: &[Known], findings: &mut Limited) -> Vec<usize> {
-    let mut skipped = Vec::new();
+    let (mut skipped, mut all) = (Vec::new(), Vec::new());
     for (at, known_here) in known.iter().enumerate() {
         let Known::Setting(placed) = known_here else {
             continue;
@@ -57,15 +57,19 @@ pub fn broken_values(view: &mut View, known: &[Known], findings: &mut Limited) -
             continue;
         }
         let stray = stray_lines(view.entries(), known, at, placed);
-        let lines = view.entries().get(stray.clone()).unwrap_or_default();
-        let spans: Vec<_> = lines.iter().map(|entry| entry.line_span).collect();
-        if spans.is_empty() {
-            continue;
+        if !stray.is_empty() {
+            skipped.push(at);
+            skipped.extend(stray.clone());
+            all.push((at, placed, stray));
         }
-        view.hide(spans);
-        findings.extend(broken(view, at, placed, stray.clone()));
-        skipped.push(at);
-        skipped.extend(stray);
+    }
+    let strays = all.iter().flat_map(|(.., stray)| stray.clone());
+    let spans: Vec<_> = strays
+        .filter_map(|at| Some(view.entry(at)?.line_span))
+        .collect();
+    view.hide(spans);
+    for (at, placed, stray) in all {
+        findings.extend(broken(view, at, placed, stray));
     }
     skipped
 }

@@ -38,17 +38,24 @@ pub fn check(reader: &mut Reader<'_>, options: &Options, deployments: &[ReadDepl
     files(reader, options);
     ambiguous(reader, options, deployments);
     clients_accepted(reader, options, deployments);
+    let connections = options.client.connections.iter();
+    let named = connections.filter_map(|one| Some((&*one.name, one.deployment.as_ref()?.as_str())));
+    let chosen: HashMap<_, _> = named.collect();
+    let (mut by_name, mut by_module) = (HashMap::new(), HashMap::new());
+    for read in deployments {
+        if let Some(known) = &read.deployment {
+            by_name.insert(known.name.as_str(), vec![read]);
+            let of_module: &mut Vec<_> = by_module.entry(known.module.as_str()).or_default();
+            of_module.push(read);
+        }
+    }
     for (connection, side) in &options.tls.clients {
-        let named = options.client.connection(connection);
-        let chosen = named.and_then(|named| named.deployment.as_ref());
-        for read in deployments {
-            let is_meant = read.deployment.as_ref().is_some_and(|known| match chosen {
-                Some(chosen) => known.name == *chosen,
-                None => known.module.as_str() == connection,
-            });
-            if is_meant {
-                trusted(reader, side, connection, read);
-            }
+        let meant = match chosen.get(&**connection) {
+            Some(name) => by_name.get(name),
+            None => by_module.get(&**connection),
+        };
+        for read in meant.into_iter().flatten() {
+            trusted(reader, side, connection, read);
         }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use self::Fallback::PerModule;
 use self::Takes::{Integer, List, PrivateKey, PublicKey, Size, Switch, Text, Time, Unused, Words};
-use crate::properties::Path;
 use crate::properties::bind::TimeUnit;
 use crate::properties::name::{Match, Pattern, uniform};
+use crate::properties::{Path, look};
 
 /// Where the server's TLS may be set.
 pub const SERVER: &[&str] = &["ataccama.server.grpc.tls", "ataccama.server.tls"];
@@ -257,6 +257,7 @@ pub struct Placed {
 impl Placed {
     /// Returns `true` if it is at `path` or below.
     pub fn is_below(&self, path: &[&str]) -> bool {
+        look();
         let start = self.path.get(..path.len());
         start.is_some_and(|start| start == path)
     }
