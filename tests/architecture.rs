@@ -33,7 +33,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 408),
     ("cli", 3672),
     ("clock", 86),
-    ("config", 6494),
+    ("config", 6506),
     ("diagnostic", 584),
     ("dpe", 580),
     ("dpm", 1154),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 34051;
+const TOTAL: usize = 34063;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

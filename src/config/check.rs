@@ -118,20 +118,25 @@ fn judged(
     let all = texts.iter().map(|(path, _)| spring::read(path, question));
     let read = all.collect::<Result<Vec<_>, _>>()?;
     let bare = Question::check(&question.environment);
-    let is_bare = texts.len() > 1 && question.overrides();
-    let (mut inspected, mut compared) = (Vec::new(), Vec::new());
+    let (mut inspected, mut others) = (Vec::new(), Vec::new());
     for (at, (path, _)) in texts.iter().enumerate() {
-        let mut others = read.iter().enumerate().filter(|(other, _)| *other != at);
+        let mut rest = read.iter().enumerate().filter(|(other, _)| *other != at);
         // What another file brings in is looked at with that one.
-        let is_part = others.any(|(_, other)| other.brings_in(path));
+        let is_part = rest.any(|(_, other)| other.brings_in(path));
         if let Some(texts) = read.get(at).filter(|_| !is_part) {
             let known = remembered.get(path).unwrap_or(&none);
-            compared.extend(is_bare.then(|| inspect(&bare, known, texts)));
-            inspected.push(inspect(question, known, texts));
+            let file = inspect(question, known, texts);
+            let is_other = read.len() > 1 && file.is_overridden();
+            others.push(is_other.then(|| inspect(&bare, known, texts)));
+            inspected.push(file);
         }
     }
     let mut findings = Limited::default();
-    cross::check(if is_bare { &compared } else { &inspected }, &mut findings);
+    let compared = others.iter().zip(&inspected);
+    let compared: Vec<_> = compared
+        .map(|(bare, file)| bare.as_ref().unwrap_or(file))
+        .collect();
+    cross::check(&compared, &mut findings);
     findings.extend(cross::certificates(&inspected, Severity::Error));
     let mut report = Report::default();
     for file in inspected {

@@ -48,6 +48,15 @@ impl Inspected {
         value.filter(|value| *value.origin() != Origin::Default)
     }
 
+    /// Returns `true` if the environment overrides a setting.
+    pub fn is_overridden(&self) -> bool {
+        let mut values = self
+            .layered
+            .contents()
+            .flat_map(|(_, content)| content.values());
+        values.any(|value| matches!(value.origin(), Origin::Environment(_)))
+    }
+
     /// Returns the names of the settings below `places` that have another origin than a default.
     pub fn set_below(&self, places: &[&str]) -> Vec<String> {
         let set = self.layered.contents().filter(|(_, content)| {

@@ -20,7 +20,7 @@ use crate::properties::name::{free_key_name, uniform};
 
 /// Compares every file with every other. Two ends of one fault, as where one certificate serves and
 /// calls, are one finding.
-pub fn check(files: &[Inspected], findings: &mut Limited) {
+pub fn check(files: &[&Inspected], findings: &mut Limited) {
     for (n, this) in files.iter().enumerate() {
         for (m, other) in files.iter().enumerate().filter(|(m, _)| n != *m) {
             findings.extend(known_there(this, other, files.len() == 2));

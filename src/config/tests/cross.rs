@@ -194,3 +194,17 @@ fn cs0306_tokens_that_the_other_file_refuses() {
     );
     assert_eq!(both(&dpm, &format!("{dpe}{lifetime}")), []);
 }
+
+#[cfg(feature = "testing")]
+#[test]
+fn each_of_several_files_is_looked_at_once() {
+    let folder = Folder::new();
+    let files = ["a", "b"].map(|name| folder.write(name, good()));
+    let [one, other, both] = [&files[..1], &files[1..], &files[..]].map(|files| {
+        let before = crate::properties::looks();
+        check(files, &[]).unwrap();
+        crate::properties::looks() - before
+    });
+
+    assert!(both < (one + other) * 3 / 2, "{one}, {other}, {both}");
+}
