@@ -141,6 +141,13 @@ impl Remembered {
         keys.filter(|key| self.has(*key)).collect()
     }
 
+    /// Returns what a memory of `length` bytes takes, with a line for each revocation that can be
+    /// taken back.
+    fn room(&self, length: usize) -> usize {
+        let lines = self.revoked().len().saturating_mul(LONGEST);
+        length.saturating_add(lines)
+    }
+
     /// Adds what `record` says; returns `true` if that is news.
     pub fn add(&mut self, record: &Record) -> bool {
         let standing = Some(record.standing);
@@ -177,6 +184,7 @@ pub fn remember_where(
     let old = text(&file)?;
     let known = parsed(&old)?;
     let mut all = Remembered::of(&known);
+    let before = all.room(old.len());
     let mut new = String::new();
     for record in records {
         if is_wanted(record, all.standing(record.key)) && all.add(record) {
@@ -184,9 +192,12 @@ pub fn remember_where(
             let _ = write!(new, "{record}");
         }
     }
-    let full = if all.0.len() > MOST_KEYS {
+    let length = old.len().saturating_add(new.len());
+    // What is taken back has its room.
+    let is_more = all.room(length) > before;
+    let full = if is_more && all.revoked().len() > MOST_KEYS {
         "it is full: 10000 keys"
-    } else if old.len().saturating_add(new.len()) > MOST_BYTES {
+    } else if length > MOST_BYTES || is_more && all.room(length) > MOST_BYTES {
         "it is full: 4 MiB"
     } else {
         ""
@@ -235,6 +246,8 @@ pub fn path(storage: &Path) -> PathBuf {
 /// How often the lock is asked for: for 2 s.
 const PATIENCE: u32 = 100;
 const MOST_KEYS: usize = 10_000;
+/// The longest line that is written.
+const LONGEST: usize = 128;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
@@ -370,6 +383,44 @@ mod tests {
             let read = parse(&format!("{whole}{last}"));
             assert_eq!(read.map(|all| all.len()), expected, "{last}");
         }
+    }
+
+    #[test]
+    fn a_full_memory_takes_a_revocation_back_and_then_has_room_for_another() {
+        let home = tempfile::tempdir().unwrap();
+        let one = |number: usize| {
+            let key = Fingerprint::of_spki(&number.to_le_bytes()).to_string();
+            record(Standing::Revoked, &key)
+        };
+        let undone = |record: Record| Record {
+            standing: Standing::Undone,
+            ..record
+        };
+        let all: Vec<_> = (0..MOST_KEYS).map(one).collect();
+        remember(home.path(), &all).unwrap();
+
+        // A module may have a revocation of it that it could not store.
+        remember(home.path(), &[undone(one(MOST_KEYS))]).unwrap();
+        remember(home.path(), &[one(MOST_KEYS)]).unwrap_err();
+        remember(home.path(), &[undone(one(0))]).unwrap();
+        remember(home.path(), &[one(MOST_KEYS)]).unwrap();
+        remember(home.path(), &[one(0)]).unwrap_err();
+
+        let pair = format!(
+            "{}{}",
+            record(Standing::Undone, A),
+            record(Standing::Revoked, A)
+        );
+        fs::write(
+            path(home.path()),
+            pair.repeat((MOST_BYTES - 300) / pair.len()),
+        )
+        .unwrap();
+        let mut others = (0..10).map(one);
+        let full = others.find_map(|other| remember(home.path(), &[other]).err());
+        assert!(full.unwrap().to_string().contains("full"));
+        remember(home.path(), &[undone(record(Standing::Revoked, A))]).unwrap();
+        assert!(!remembers(home.path(), A));
     }
 
     #[test]
