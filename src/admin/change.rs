@@ -306,7 +306,7 @@ impl EditedFile {
     /// Returns `true` if a revocation is written where no home remembers it.
     pub fn is_forgetful(&self) -> bool {
         let mut wanted = self.wanted.iter();
-        wanted.any(|one| one.record.is_some()) && Home::new(&self.path).memory().is_none()
+        wanted.any(|one| one.revokes) && Home::new(&self.path).memory().is_none()
     }
 
     /// Names the variables of this process that override what a new file says, each with the

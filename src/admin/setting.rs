@@ -30,6 +30,8 @@ pub(super) struct Setting {
     pub(super) value: Option<Secret<String>>,
     /// The value with a remark in place of a private key.
     pub(super) shown: String,
+    /// Whether it revokes a key, or takes that back.
+    pub(super) revokes: bool,
     /// What the file's home is to remember with it.
     pub(super) record: Option<Record>,
 }
@@ -41,7 +43,7 @@ impl Setting {
             key: key.into(),
             value: Some(Secret::new(shown.clone())),
             shown,
-            record: None,
+            ..Self::default()
         }
     }
 
@@ -84,6 +86,7 @@ pub(super) fn revoked_key(
     let [.., is_revoked] = key_settings(deployment, name);
     let word = standing == Standing::Revoked;
     Setting {
+        revokes: true,
         record: key.map(|key| record(standing, key, deployment)),
         ..Setting::new(is_revoked, word.to_string())
     }
@@ -130,7 +133,7 @@ pub(super) fn own_key(name: &str, key: &SigningKey, key_id: &KeyId) -> Setting {
         key: name.to_owned(),
         shown: format!("«private key, {} chars»", value.expose().len()),
         value: Some(value),
-        record: None,
+        ..Setting::default()
     }
 }
 
@@ -195,12 +198,11 @@ pub(super) fn places<'a>(
 ) -> Result<Vec<&'a Path>, Refused> {
     let name = Name::parse(&setting.key).uniform();
     let mut there = names.get(&name).cloned().unwrap_or_default();
-    let revokes = setting.record.is_some();
     if there.is_empty() && setting.key.starts_with(ROTATION) {
         // With the key, so that a step of a rotation writes one file.
         let own = names.get(&Name::parse(OWN_KEY).uniform());
         there.extend(own.and_then(|own| own.last()));
-    } else if there.is_empty() && (revokes || setting.key.ends_with(']')) {
+    } else if there.is_empty() && (setting.revokes || setting.key.ends_with(']')) {
         // Without the rest of its key, or of its list, it would be a fault, or have no effect.
         let above = name.rsplit_once('.').map_or("", |(above, _)| above);
         let mut beside = read.active_entries().filter(|entry| {
@@ -208,12 +210,12 @@ pub(super) fn places<'a>(
             name.strip_prefix(above)
                 .is_some_and(|rest| rest.starts_with('.'))
         });
-        there.extend(if revokes {
+        there.extend(if setting.revokes {
             beside.next()
         } else {
             beside.next_back()
         });
-    } else if !revokes && setting.value.is_some() {
+    } else if !setting.revokes && setting.value.is_some() {
         there.drain(..there.len().saturating_sub(1));
     }
     if there.is_empty() {

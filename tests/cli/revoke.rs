@@ -356,6 +356,26 @@ fn revocation_of_a_key_without_the_setting_stands_beside_the_key() {
 }
 
 #[test]
+fn revocation_of_an_unreadable_key_stands_where_its_deployment_is_written() {
+    let folder = paired();
+    let text = folder.read(DPM);
+    let (keys, rest): (Vec<_>, Vec<_>) = text.lines().partition(|l| l.contains(".deployments."));
+    folder.write(DPM, rest.join("\n") + "\nspring.profiles.active=dev\n");
+    let plain = keys.iter().filter(|line| !line.contains("is-revoked"));
+    let broken = plain.map(|line| match line.split_once("fingerprint=") {
+        Some((name, _)) => format!("{name}fingerprint=my key\n"),
+        None => line.replace("\"EC\"", "\"no\"") + "\n",
+    });
+    folder.write(DEV, broken.collect::<String>());
+    let before = folder.read(DPM);
+
+    let run = folder.run("revoke --file dpm --deployment dpe-dev --yes");
+
+    assert_eq!(folder.read(DPM), before, "{run:?}");
+    assert!(folder.read(DEV).contains("is-revoked=true"), "{run:?}");
+}
+
+#[test]
 fn both_files_are_revoked_in_one_go() {
     let folder = with_profile(&format!("{KEYS}.key.is-revoked=false\n"));
 
