@@ -13,10 +13,10 @@ use super::rotation::live::{Answer, ask_own_module, load};
 use super::setting::{as_a_module_reads, key_settings, origin_of, record, revoked_key};
 use super::source::SettingsFile;
 use crate::config::{AsWritten, Home, ModuleKind, Settings, environment, main_of};
-use crate::diagnostic::{Origin, redact};
+use crate::diagnostic::{Origin, redact, without_scalars};
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
-use crate::jose::Fingerprint;
+use crate::jose::{Fingerprint, VerifyingKey};
 use crate::properties::FileText;
 use crate::properties::name::same;
 use crate::proto::identity as wire;
@@ -101,7 +101,7 @@ pub fn plan(
             own.get_or_insert_with(|| path.clone());
         }
         known.extend(trusts.keys.iter().map(|key| {
-            let (name, deployment) = (redact(&key.name), redact(&key.deployment));
+            let (name, deployment) = (shown(&key.name), shown(&key.deployment));
             format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
         }));
         let settings: Vec<_> = meant
@@ -180,18 +180,30 @@ fn described(key: &WrittenKey, trusts: &Trusts, which: &Which) -> RevokedKey {
     let left = others.filter(|other| !other.revoked && !which.means(other));
     RevokedKey {
         file: trusts.file.document().path().display().to_string(),
-        deployment: redact(of),
+        deployment: shown(of),
         is_engine: trusts.module(of) == Some("dpe"),
-        name: redact(&key.name),
+        name: shown(&key.name),
         fingerprint: shown_fingerprint(key),
         was_revoked: key.is_revoked.as_deref() == Some("true"),
-        left: left.map(|other| redact(&other.name)).collect(),
+        left: left.map(|other| shown(&other.name)).collect(),
     }
 }
 
 /// Returns the configured fingerprint, redacted: the file may have a private key in its place.
 fn shown_fingerprint(key: &WrittenKey) -> String {
-    redact(key.fingerprint.as_deref().unwrap_or_default())
+    let text = redact(key.fingerprint.as_deref().unwrap_or_default());
+    let scalar = text.parse::<Fingerprint>().ok();
+    let public = scalar.and_then(|scalar| VerifyingKey::of_scalar(scalar.as_bytes()));
+    match &key.content {
+        Some((key, _)) if public.as_ref() == Some(key) => shown(&text),
+        _ => text,
+    }
+}
+
+/// Returns a name, redacted.
+fn shown(name: &str) -> String {
+    let text = redact(name);
+    without_scalars(&text, |_| false).unwrap_or(text)
 }
 
 impl RevokedFile {
@@ -217,8 +229,9 @@ impl RevokedFile {
             Some((of, key)) => {
                 let [.., setting] = key_settings(of.name.as_str(), &key.name);
                 let place = origin_of(&self.path, &setting)?.unwrap_or(Origin::Default);
-                let message = format!("{place} decides on `{}` of `{}`", key.name, of.name);
-                let help = format!("have it say `{}={is_revoked}`", redact(&setting));
+                let name = shown(&key.name);
+                let message = format!("{place} decides on `{name}` of `{}`", of.name);
+                let help = format!("have it say `{}={is_revoked}`", shown(&setting));
                 Err(Refused::new(Kind::Conflict, message).with_help(help))
             }
             None => Ok(settings.options.reload),

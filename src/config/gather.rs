@@ -15,7 +15,7 @@ use super::rules::file;
 use super::schema::{self, DEPLOYMENTS, Fallback, Known, Placed, Takes};
 use super::settings::Ignored;
 use super::spring::Texts;
-use super::view::{Limited, Part, View, without_scalars};
+use super::view::{Limited, Part, View};
 
 /// What the entries of the files are.
 #[derive(Debug, Default)]
@@ -294,10 +294,9 @@ impl Gathered {
     fn ignore(&mut self, at: usize, entry: &Entry, view: &View, question: &Question) {
         self.unread.push(at);
         if !question.is_run() {
-            let name = redact_name(entry.key());
             self.ignored.push(Ignored {
                 origin: view.document.origin(entry.key_span.start),
-                name: without_scalars(&name, |_| false).unwrap_or(name),
+                name: redact_name(entry.key()),
             });
         }
     }

@@ -5,7 +5,9 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diagnostic::{Code, Finding, Findings, Origin, Public, Snippet, redact_except, scalars};
+use crate::diagnostic::{
+    Code, Finding, Findings, Origin, Public, Snippet, redact_except, without_scalars,
+};
 use crate::jose::{Fingerprint, KeyMaterial, PublicJwk, VerifyingKey, published, repair};
 use crate::properties::name::Name;
 use crate::properties::{Document, Entry, Sourced, Span, SyntaxFault, look};
@@ -216,17 +218,6 @@ fn is_private(public: &Public, text: &str) -> bool {
         .filter(|_| !public.contains(text))
         .and_then(|scalar| VerifyingKey::of_scalar(scalar.as_bytes()));
     key.is_some_and(|key| public.contains(&key.x()) && !published(key.fingerprint()))
-}
-
-/// Hides what has the form of a private scalar and is not public; `None` if nothing is hidden. The
-/// text keeps its length.
-pub fn without_scalars(text: &str, is_public: impl Fn(&str) -> bool) -> Option<String> {
-    let mut shown = text.to_owned();
-    let runs = scalars(text).filter_map(|run| text.get(run));
-    for run in runs.filter(|run| !is_public(run)) {
-        shown = shown.replace(run, &"·".repeat(run.len()));
-    }
-    (shown != text).then_some(shown)
 }
 
 /// A place to point at: a value, or a part of it.

@@ -9,6 +9,6 @@ mod shell;
 pub use finding::{Code, Finding, Findings, Origin, Severity, Snippet};
 pub use redact::{
     Public, misleads, private_parts, quote, quote_except, redact, redact_except, redact_name,
-    scalars, visible,
+    visible, without_scalars,
 };
 pub use shell::CommandLine;

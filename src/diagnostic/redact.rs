@@ -28,13 +28,15 @@ pub fn redact_except(text: &str, public: &Public) -> String {
     shown.into_iter().map(|(character, _)| character).collect()
 }
 
-/// Redacts the name of a setting. A name without a dot that looks random is a line of a broken key.
+/// Redacts the name of a setting, private scalars too. A name without a dot that looks random is a
+/// line of a broken key.
 pub fn redact_name(name: &str) -> String {
     let all_base64 = name.chars().all(|c| is_base64(c) || c == '=');
     if name.len() >= TOKEN_PART && all_base64 && !is_path(name) && !is_camel_case(name) {
         return label(name.len());
     }
-    redact(name)
+    let shown = redact(name);
+    without_scalars(&shown, |_| false).unwrap_or(shown)
 }
 
 /// Quotes `text` from a file or peer for a message: escaped, at most 80 characters, redacted.
@@ -133,8 +135,19 @@ pub fn private_parts(text: &str, public: &Public) -> Vec<Range<usize>> {
     found
 }
 
+/// Hides what has the form of a private scalar and is not public; `None` if nothing is hidden. The
+/// text keeps its length.
+pub fn without_scalars(text: &str, is_public: impl Fn(&str) -> bool) -> Option<String> {
+    let mut shown = text.to_owned();
+    let runs = scalars(text).filter_map(|run| text.get(run));
+    for run in runs.filter(|run| !is_public(run)) {
+        shown = shown.replace(run, &"·".repeat(run.len()));
+    }
+    (shown != text).then_some(shown)
+}
+
 /// Finds what has the form of a private scalar, which is also that of a fingerprint.
-pub fn scalars(text: &str) -> impl Iterator<Item = Range<usize>> {
+fn scalars(text: &str) -> impl Iterator<Item = Range<usize>> {
     runs(text, is_base64url).filter(|run| run.len() >= SCALAR && !is_wordy(part(text, run)))
 }
 

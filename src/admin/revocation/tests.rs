@@ -68,6 +68,31 @@ fn keys_are_found_by_deployment_name_and_either_fingerprint() {
 }
 
 #[test]
+fn a_private_scalar_in_the_place_of_a_name_is_shown_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.properties");
+    let one = key();
+    let json = PrivateJwk::write(&one, &one.fingerprint().into());
+    let json: serde_json::Value = serde_json::from_str(json.expose()).unwrap();
+    let d = json["d"].as_str().unwrap();
+    let named = deployment("dpe-dev", &[(d, &one)]);
+    let text = named.replace(
+        &format!("fingerprint={}", one.fingerprint()),
+        &format!("fingerprint={d}"),
+    );
+    fs::write(&file, text + &deployment(d, &[("key", &key())])).unwrap();
+    let paths = std::slice::from_ref(&file);
+
+    let (change, files) = plan(paths, &which("dpe-dev", None), Standing::Revoked).unwrap();
+    let missing = plan(paths, &which("dpe-prod", None), Standing::Revoked).unwrap_err();
+
+    let changes: Vec<_> = change.files.iter().map(|file| &file.changes).collect();
+    let shown = format!("{:?} {changes:?} {missing}", files[0].keys);
+    assert!(!shown.contains(d), "{d} in {shown}");
+    assert!(shown.contains("·.is-revoked"), "{shown}");
+}
+
+#[test]
 fn what_is_not_there_is_named_with_what_is() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.properties");

@@ -145,10 +145,8 @@ fn a_private_scalar_is_hidden_however_and_wherever_it_is_written() {
     let json: serde_json::Value = serde_json::from_str(json.expose()).unwrap();
     let d = json["d"].as_str().unwrap();
     let (first, rest) = d.split_at(21);
-    let escaped: String = d
-        .chars()
-        .map(|c| format!("\\u{:04x}", u32::from(c)))
-        .collect();
+    let units = d.chars().map(|c| format!("\\u{:04x}", u32::from(c)));
+    let escaped = units.collect::<Vec<_>>().concat();
 
     let spellings = [
         d.to_owned(),
