@@ -68,6 +68,20 @@ impl Change {
         })
     }
 
+    /// Returns what `check` finds in `files` as they are.
+    pub(super) fn checked_before(files: &[EditedFile]) -> Result<Findings, Refused> {
+        let there = files.iter().filter_map(|file| {
+            let text = file.before.clone()?;
+            Some((file.path.clone(), text))
+        });
+        let texts: Vec<_> = there.collect();
+        if texts.is_empty() {
+            return Ok(Findings::default());
+        }
+        let report = config::check_texts(&texts, &HashMap::new(), &config::environment(), &[])?;
+        Ok(report.findings)
+    }
+
     /// Plans to write `files`, as [`of`](Self::of) does.
     ///
     /// # Errors

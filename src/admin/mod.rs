@@ -17,7 +17,7 @@ mod setting;
 mod source;
 pub mod write;
 
-pub use change::{Change, ChangeKind, EditedFile, SettingChange};
+pub use change::{Change, ChangeKind, EditedFile};
 pub use error::{Kind, Refused};
 pub use setting::private_key;
 pub use source::{Fix, SettingsFile, home_of};

@@ -84,6 +84,20 @@ pub fn plan(
         .iter()
         .map(View::read)
         .collect::<Result<Vec<_>, _>>()?;
+    if let [view] = &*views {
+        // Its block must not promise what its listener refuses.
+        options.tls |= view.has_tls();
+    }
+    let promises = theirs.is_some_and(|theirs| match &theirs.purpose {
+        Purpose::Pair(of) => of.tls.is_some(),
+        Purpose::Rotate { .. } => true,
+    });
+    if theirs.is_some() && !promises && views.iter().any(View::has_tls) {
+        let message = "the other side would do without TLS, which is on here";
+        let help = "have it make its block again, with `--tls`";
+        return Err(Refused::new(Kind::Conflict, message).with_help(help));
+    }
+    has_a_way_back(members, &views)?;
     let mut taken = names_of(&views);
     let mut sides: Vec<Side> = Vec::new();
     for (at, view) in views.iter().enumerate() {
@@ -121,7 +135,35 @@ pub fn plan(
         }
     }
     let change = Change::checked(files, first)?;
+    let before = Change::checked_before(&change.files)?;
+    if change.findings.errors() > before.errors() {
+        let message = "the files would have errors that they do not have now; nothing is written";
+        let help =
+            "the modules of one DPM use TLS all together (`--tls`), each with a key of its own";
+        return Err(Refused::new(Kind::Conflict, message)
+            .with_help(help)
+            .with_findings(change.findings));
+    }
     Ok(Plan { sides, change })
+}
+
+/// Fails if an engine is on another host than a DPM that listens on its own alone.
+fn has_a_way_back(members: &[Member], views: &[View<'_>]) -> Result<(), Refused> {
+    let Some((hub, view)) = members
+        .iter()
+        .zip(views)
+        .next()
+        .filter(|_| members.len() > 1)
+    else {
+        return Ok(());
+    };
+    let is_far = members.iter().skip(1).any(Member::is_remote);
+    if !is_far || hub.module.as_str() != "dpm" || hub.is_remote() || view.is_open() {
+        return Ok(());
+    }
+    let message = "an engine is on another host, where the DPM is not reached";
+    let help = "give the DPM an address, too: `--address dpm=HOST`";
+    Err(Refused::new(Kind::Usage, message).with_help(help))
 }
 
 /// Returns the names that none of several engines may get by default.

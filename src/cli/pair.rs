@@ -16,9 +16,10 @@ use super::input;
 use super::output::{Answer, Console, add, counted, table};
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
 use crate::admin::pairing::{self, Address, Member, Options, Plan, Side};
-use crate::admin::{Change, ChangeKind, Kind, Refused, SettingChange, home_of};
+use crate::admin::{Change, ChangeKind, EditedFile, Kind, Refused, home_of};
 use crate::diagnostic::{CommandLine, Severity};
 use crate::grpc::Target;
+use crate::identity::Role;
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     if let Some(Command::Accept(block)) = &arguments.accept {
@@ -71,19 +72,20 @@ fn text(plan: &Plan) -> String {
             keys.push([String::new(), format!("{age} TLS key {key}"), String::new()]);
         }
     }
-    let changed = plan.change.all().filter(|file| {
-        let replaces = |change: &SettingChange| change.kind != ChangeKind::Added;
-        !are_many || file.changes.iter().any(replaces)
-    });
-    table(&keys) + &changes(changed)
+    let changed = plan.change.all().filter(|file| !are_many || replaces(file));
+    table(&keys) + &changes(changed) + &ports(plan)
+}
+
+fn replaces(file: &EditedFile) -> bool {
+    let mut changes = file.changes.iter();
+    changes.any(|change| change.kind != ChangeKind::Added)
 }
 
 fn new_or_its(is_new: bool) -> &'static str {
     if is_new { "new" } else { "its" }
 }
 
-/// Writes the commands that start the modules, if they are a DPM and engines, and the ports that
-/// other hosts must reach.
+/// Writes the commands that start the modules, if they are a DPM and engines.
 fn start(plan: &Plan, members: &[Member]) -> String {
     let mut commands = members.iter().zip(&plan.sides).map(|(member, side)| {
         let module = &member.module;
@@ -98,7 +100,7 @@ fn start(plan: &Plan, members: &[Member]) -> String {
         .iter()
         .map(|member| member.module.as_str())
         .collect();
-    let text = match (commands.next(), commands.next(), &*kinds) {
+    match (commands.next(), commands.next(), &*kinds) {
         (Some(dpm), Some(dpe), ["dpm", "dpe"]) => format!("next    {dpm}      then      {dpe}\n"),
         (Some(dpm), Some(dpe), ["dpm", "dpe", more @ ..])
             if more.iter().all(|one| *one == "dpe") =>
@@ -106,8 +108,7 @@ fn start(plan: &Plan, members: &[Member]) -> String {
             format!("next    {dpm}      then each engine, such as      {dpe}\n")
         }
         _ => String::new(),
-    };
-    text + &ports(plan)
+    }
 }
 
 /// Returns where other hosts reach a module.
@@ -124,10 +125,15 @@ fn ports(plan: &Plan) -> String {
     let places: Vec<_> = targets
         .map(|target| format!("TCP {} to {}", target.port(), target.host()))
         .collect();
+    let is_plain = plan
+        .sides
+        .iter()
+        .any(|side| remote(side).is_some() && side.tls().is_none());
+    let plainly = if is_plain { "; WITHOUT TLS" } else { "" };
     match &*places {
         [] => String::new(),
         places => format!(
-            "ports   a firewall must let through: {}\n",
+            "\nports   a firewall must let through: {}{plainly}\n",
             places.join(", ")
         ),
     }
@@ -184,7 +190,7 @@ fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
             "dpe" => "dpm",
             _ => "MODULE",
         };
-        next(member, there, true)
+        next(member, there, &options, [true; 2])
     });
     finish(&plan, &next.unwrap_or_default(), how, console)
 }
@@ -201,14 +207,25 @@ fn accept(arguments: &Accept, console: &Console) -> Answer {
         .reach
         .give(std::slice::from_mut(&mut member))?;
     let members = [member];
-    let plan = pairing::plan(&members, Some(&theirs), &arguments.common.options(false))?;
+    let options = arguments.common.options(false);
+    let plan = pairing::plan(&members, Some(&theirs), &options)?;
     present(&plan, console);
-    warn_of(&plan.change, console);
-    let next = match (&theirs.purpose, &members) {
-        (Purpose::Pair(of), [member]) => next(member, of.module.as_str(), false),
+    let how = &arguments.common.how;
+    if plan.change.all().any(replaces) {
+        how.confirm(&plan.change, "", console)?;
+    } else {
+        warn_of(&plan.change, console);
+    }
+    let next = match (&theirs.purpose, &members, &*plan.sides) {
+        (Purpose::Pair(of), [member], [side]) => next(
+            member,
+            of.module.as_str(),
+            &options,
+            [side.is_key_new, false],
+        ),
         _ => Vec::new(),
     };
-    finish(&plan, &next, &arguments.common.how, console)
+    finish(&plan, &next, how, console)
 }
 
 fn present(plan: &Plan, console: &Console) {
@@ -277,7 +294,7 @@ fn finish(plan: &Plan, next: &[Next], how: &How, console: &Console) -> Answer {
                 "note    `{of}` is for modules of this host: for others, add `--address`"
             );
         }
-        text += &ports(plan);
+        text += ports(plan).trim_start();
         console.present(text.trim_end());
     }
     let report = json!({
@@ -307,20 +324,36 @@ impl Next {
     }
 }
 
-/// Returns what goes on with the block of `member`, for a module of type `there`.
-fn next(member: &Member, there: &str, is_first: bool) -> Vec<Next> {
+/// Returns what goes on with the block of `member`, for a module of type `there`: whether it is
+/// accepted there, and then another one here.
+fn next(
+    member: &Member,
+    there: &str,
+    options: &Options,
+    [is_over, is_back]: [bool; 2],
+) -> Vec<Next> {
     let module = &member.module;
-    let accept =
-        |module: &str, path: &Path| CommandLine::new("countersign pair accept").named(module, path);
+    let accept = |module: &str, path: &Path, block: &str| {
+        CommandLine::new("countersign pair accept")
+            .named(module, path)
+            .option("block", block)
+            .flag_if(options.plaintext, "plaintext")
+    };
     let [ours, theirs] = [module.as_str(), there].map(|module| format!("{module}.block"));
     let file = PathBuf::from(format!("{there}/etc/application.properties"));
-    let mut over = accept(there, &file).option("block", &ours);
-    if member.address.as_ref().is_some_and(Address::is_remote) {
-        over = over.option("address", format!("{there}=HOST"));
+    let mut over = accept(there, &file, &ours);
+    if options.role != Role::impersonation() {
+        over = over.option("role", options.role.as_str());
     }
-    let mut next = vec![Next::new("there", &over.into_file(&theirs))];
-    if is_first {
-        let back = accept(module.as_str(), &member.path).option("block", theirs);
+    if is_back && member.address.as_ref().is_some_and(Address::is_remote) {
+        over = over.option("address", format!("{there}=<HOST>"));
+    }
+    let mut next = Vec::new();
+    if is_over {
+        next.push(Next::new("there", &over.into_file(&theirs)));
+    }
+    if is_back {
+        let back = accept(module.as_str(), &member.path, &theirs);
         next.push(Next::new("here", &back));
     }
     if matches!(module.as_str(), "dpm" | "dpe") {

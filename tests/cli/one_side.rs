@@ -286,7 +286,7 @@ fn block_carries_the_address_and_accept_writes_the_other_half() {
         assert!(text.contains(lines), "{lines}: {text}");
     }
     let next = "next    there: countersign pair accept dpe=dpe/etc/application.properties --block \
-                dpm.block --address dpe=HOST > dpe.block\n        here: countersign pair accept \
+                dpm.block --address 'dpe=<HOST>' > dpe.block\n        here: countersign pair accept \
                 dpm=dpm.properties --block dpe.block\n        here: countersign dpm run --home";
     assert!(ours.stderr.contains(next), "{ours:#?}");
     assert!(ours.stderr.contains("TCP 9000 to dpm.example"), "{ours:#?}");
@@ -357,4 +357,66 @@ fn address_is_asked_for_on_a_terminal() {
             expected
         );
     }
+}
+
+#[test]
+fn second_block_of_a_module_with_tls_has_its_pin() {
+    let folder = Folder::new();
+    let one_side = "pair --one-side dpm=dpm.properties";
+    folder
+        .run(&format!("{one_side} --address dpm=dpm.example"))
+        .exits(0);
+
+    let again = folder.run(one_side).exits(0);
+
+    assert!(again.stdout.contains("\ntls-fingerprint: "), "{again:#?}");
+}
+
+#[test]
+fn block_without_tls_is_refused_where_tls_is_on() {
+    let (here, there) = (Folder::new(), Folder::new());
+    let theirs = there.run("pair --one-side dpe=dpe.properties").exits(0);
+    here.run("pair --one-side dpm=dpm.properties --tls")
+        .exits(0);
+    let text = here.read("dpm.properties");
+
+    let accept = "pair accept dpm=dpm.properties --yes";
+    let refused = here.run_with(accept, theirs.stdout.as_bytes()).exits(1);
+
+    assert!(
+        refused.stderr.contains("would do without TLS"),
+        "{refused:#?}"
+    );
+    assert_eq!(here.read("dpm.properties"), text);
+}
+
+#[test]
+fn two_hosts_in_plaintext_turn_tls_on_by_the_same_commands() {
+    let [here, there] = paired();
+    let text = there.read("dpe.properties");
+
+    let ours = "pair --one-side dpm=dpm.properties --address dpm=dpm.example --yes";
+    let ours = here.run(ours).exits(0);
+    let accept = "pair accept dpe=dpe.properties --address dpe=dpe.example";
+    let unasked = format!("{accept} --words {}", words(&ours));
+    let theirs = format!("{accept} --yes");
+    let theirs = there.run_with(&theirs, ours.stdout.as_bytes()).exits(0);
+    let accept = "pair accept dpm=dpm.properties --yes";
+    here.run_with(accept, theirs.stdout.as_bytes()).exits(0);
+
+    let both = Folder::new();
+    both.write("dpm.properties", here.read("dpm.properties"));
+    both.write("dpe.properties", there.read("dpe.properties"));
+    for (folder, file) in [(&here, "dpm-dev"), (&there, "dpe-dev")] {
+        for end in ["tls.pem", "tls-key.pem"] {
+            let pem = format!("{file}-{end}");
+            both.write(&pem, folder.read(&pem));
+        }
+    }
+    both.run("check dpm.properties dpe.properties").exits(0);
+    // A value that differs is a change, which words alone do not confirm.
+    let other = text + "ataccama.client.connection.dpm.host=other.example\n";
+    there.write("dpe.properties", &other);
+    there.run_with(&unasked, ours.stdout.as_bytes()).exits(2);
+    assert_eq!(there.read("dpe.properties"), other);
 }

@@ -673,9 +673,11 @@ fn addresses_are_written_on_both_sides_and_a_second_run_changes_nothing() {
     }
     // The DPM dials what its engines advertise.
     assert!(!folder.read(DPM).contains("connection.dpe.host"));
+    let ports = "\nports   a firewall must let through: TCP 8531 to dpm.example, TCP 9000 to \
+                 dpe.example\n";
+    assert!(run.stdout.contains(ports), "{run:#?}");
     let next = "next    on dpm.example: countersign dpm run --home dpm      then      on \
-                dpe.example: countersign dpe run --home dpe\nports   a firewall must let through: \
-                TCP 8531 to dpm.example, TCP 9000 to dpe.example\n";
+                dpe.example: countersign dpe run --home dpe\n";
     assert!(run.stdout.ends_with(next), "{run:#?}");
     folder.run(&format!("check {DPM} {DPE}")).exits(0);
     let again = folder.run(&format!("{PAIR} {TO_HOSTS}")).exits(0);
@@ -746,12 +748,21 @@ fn address_that_is_no_host_is_refused_before_anything_is_written() {
         "other=dpm.example",
         "dpm=a..b",
         "dpm=[::1",
+        "dpm=0.0.0.0",
+        "dpm=::",
+        "dpm=224.0.0.1",
+        "dpm=<HOST>",
+        "dpm=a --address dpm=b",
+        "dpm=dpm.example --listen dpm=127.0.0.1",
+        "dpm=localhost --listen dpm=0.0.0.0",
+        // The DPM would not be reached from there.
+        "dpe=dpe.example",
     ] {
         folder.run(&format!("{PAIR} --address {address}")).exits(2);
     }
-    folder
-        .run(&format!("{PAIR} --listen dpm=dpm.example"))
-        .exits(2);
+    for listen in ["dpm=dpm.example", "dpm=10.0.0.5"] {
+        folder.run(&format!("{PAIR} --listen {listen}")).exits(2);
+    }
     assert_eq!(folder.names(""), [""; 0]);
 }
 
@@ -801,7 +812,7 @@ fn engines_are_paired_with_one_dpm_in_one_plan() {
     assert!(again.stdout.ends_with("nothing to do\n"), "{again:#?}");
     let more = format!("{} fast:dpe=f/etc/application.properties", with_engines(6));
     let more = folder.run(&format!(
-        "{more} --yes --address fast=f.example --plaintext"
+        "{more} --yes --address fast=f.example --address dpm=dpm.example --plaintext"
     ));
     assert!(more.exits(0).stdout.contains("\ndpe-6-dev "));
     value(&folder, DPM, &deployment("fast", "module"));
@@ -865,7 +876,64 @@ fn tls_that_would_end_another_pairing_is_refused_with_the_command_for_all() {
     assert!(all.stdout.contains("0 errors"), "{all:#?}");
     for engine in ["e1/etc/application.properties", file] {
         folder.run(&format!("check {DPM} {engine}")).exits(0);
-        let host = value(&folder, engine, "ataccama.client.connection.dpm.host");
-        assert_eq!(host, "dpm.example");
+        // They are on the DPM's host, as they have no address.
+        assert!(!folder.read(engine).contains("connection.dpm.host"));
     }
+}
+
+#[test]
+fn nothing_is_written_that_a_module_would_not_start_with() {
+    let folder = Folder::new();
+    folder.run(&format!("{PAIR} {TO_HOSTS}")).exits(0);
+    folder.run("key gen --out twin.jwk").exits(0);
+    let text = folder.read(DPM);
+
+    for (arguments, why) in [
+        // The DPM has TLS on.
+        ("new:dpe=new.properties", "CS0405"),
+        (
+            "a:dpe=a b:dpe=b --tls --key a=twin.jwk --key b=twin.jwk",
+            "CS0208",
+        ),
+    ] {
+        let run = folder
+            .run(&format!("pair dpm={DPM} {arguments} --yes"))
+            .exits(1);
+
+        assert!(run.stderr.contains(why), "{run:#?}");
+        assert!(run.stderr.contains("nothing is written"), "{run:#?}");
+        assert_eq!(folder.read(DPM), text);
+    }
+    assert!(!folder.path("new.properties").exists() && !folder.path("a").exists());
+}
+
+#[test]
+fn port_that_the_file_does_not_say_plainly_is_asked_for() {
+    for port in ["${p}", "0"] {
+        let folder = Folder::new();
+        folder.write(DPM, format!("p=9531\nataccama.server.grpc.port={port}\n"));
+
+        let run = folder.run(&format!("{PAIR} {TO_HOSTS} --yes")).exits(2);
+
+        assert!(run.stderr.contains("which port the dpm has"), "{run:#?}");
+        assert!(!folder.path(DPE).exists());
+    }
+}
+
+#[test]
+fn peers_that_are_not_pinned_go_on_where_tls_was_on_before() {
+    let folder = Folder::new();
+    folder.run(&format!("{PAIR} {TO_HOSTS}")).exits(0);
+    let text = folder.read(DPM);
+    let lines = text
+        .lines()
+        .filter(|line| !line.contains("mtls") && !line.contains("tls-keys"));
+    folder.write(DPM, lines.collect::<Vec<_>>().join("\n") + "\n");
+    let more = "new:dpe=new/etc/application.properties --address new=new.example";
+
+    folder.run(&format!(
+        "pair dpm={DPM} {more} --address dpm=dpm.example --yes"
+    ));
+
+    assert!(!folder.read(DPM).contains("mtls"), "{}", folder.read(DPM));
 }

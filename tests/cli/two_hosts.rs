@@ -88,7 +88,7 @@ impl Host {
         let said = String::from_utf8_lossy(&output.stderr);
         let next = said
             .lines()
-            .filter_map(|line| line.trim().strip_prefix("here: "));
+            .filter_map(|line| Some(line.split_once("here: ")?.1));
         let run = next.last().unwrap();
         Running::of(self.command(&format!("exec {run}")))
     }

@@ -98,16 +98,16 @@ impl Address {
     /// Returns the address of the module of type `module` with this `file`.
     pub(super) fn target(&self, module: &ModuleType, file: &AsWritten) -> Result<Target, Refused> {
         let host = &self.host;
-        let written = value(file, PORT).and_then(|port| port.parse().ok());
+        let written = value(file, PORT).map(|port| port.parse().ok().filter(|port| *port > 0));
         let default = match ModuleKind::of(module) {
             ModuleKind::Dpm => Some(8531),
             ModuleKind::Dpe => Some(8532),
             ModuleKind::Other(_) => None,
         };
-        match self.port.or(written).or(default) {
+        match self.port.or_else(|| written.unwrap_or(default)) {
             Some(port) => Ok(Target::new(host, port)),
             None => {
-                let message = format!("the port of the {module} is not known");
+                let message = format!("the file does not say which port the {module} has");
                 let help = format!("add it: `--address {module}={host}:PORT`");
                 Err(Refused::new(Kind::Usage, message).with_help(help))
             }
@@ -159,6 +159,10 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         let what = "it has the form HOST or HOST:PORT, such as dpm.example:8531";
         let (host, port) = host_and_port(text).ok_or(what)?;
+        let ip = host.parse::<IpAddr>();
+        if ip.is_ok_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
+            return Err("no host is reached there".to_owned());
+        }
         Ok(Self {
             host: host.to_owned(),
             port,
@@ -172,28 +176,38 @@ pub(super) fn is_open(file: &AsWritten) -> bool {
     listens.is_some_and(|at| !at.is_loopback())
 }
 
-/// Returns what the `file` of the module of type `module` lacks to reach `peer` at its address. A
-/// DPM dials what its engines advertise.
+/// Returns what the `file` of `member` lacks to reach `peer` at its address. A DPM dials what its
+/// engines advertise. Of two whose files are `here`, an engine that listens for its own host alone
+/// is on the peer's.
 pub(super) fn connection(
-    module: &ModuleType,
+    member: &Member,
     file: &AsWritten,
     peer: &Introduction,
+    here: bool,
 ) -> Vec<Setting> {
-    let Some(target) = &peer.address else {
+    let kinds = [&member.module, &peer.module].map(ModuleKind::of);
+    let is_local = member.address.is_none() && !is_open(file);
+    let is_near = here && is_local && matches!(kinds, [ModuleKind::Dpe, _]);
+    let given = peer.address.as_ref().map(|target| match is_near {
+        true => Target::new("localhost", target.port()),
+        false => target.clone(),
+    });
+    let Some(target) = given else {
         return Vec::new();
     };
     let mut settings = Vec::new();
-    let kinds = [module, &peer.module].map(ModuleKind::of);
     if !matches!(kinds, [ModuleKind::Dpm, ModuleKind::Dpe]) {
         let connection = format!("ataccama.client.connection.{}", peer.module);
         let port = format!("{connection}.grpc.port");
-        settings.push(Setting::new(format!("{connection}.host"), target.host()));
+        if !is_near {
+            settings.push(Setting::new(format!("{connection}.host"), target.host()));
+        }
         let is_default = matches!(kinds, [_, ModuleKind::Dpm]) && target.port() == 8531;
         if !is_default || value(file, &port).is_some() {
             settings.push(Setting::new(port, target.port().to_string()));
         }
     }
-    if peer.is_remote() && peer.tls.is_none() {
+    if !is_loopback(target.host()) && peer.tls.is_none() {
         settings.push(Setting::new("countersign.client.allow-plaintext", "true"));
     }
     missing(file, settings)

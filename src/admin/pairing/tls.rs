@@ -159,8 +159,14 @@ impl Certificate {
         })
     }
 
-    /// Returns what the side's own `file` must say. It calls modules of the types `peers`.
-    pub(super) fn settings(&self, file: &AsWritten, peers: &BTreeSet<&str>) -> Vec<Setting> {
+    /// Returns what the side's own `file` must say. It calls modules of the types `peers`, and trusts
+    /// others without pins, if it `has_others`.
+    pub(super) fn settings(
+        &self,
+        file: &AsWritten,
+        peers: &BTreeSet<&str>,
+        has_others: bool,
+    ) -> Vec<Setting> {
         let mut settings = Vec::new();
         let clients = peers.iter().map(|peer| TlsEnd::Client(peer));
         for end in std::iter::once(TlsEnd::Server).chain(clients) {
@@ -172,7 +178,8 @@ impl Certificate {
             }
         }
         // Without a peer no certificate would be accepted.
-        if !peers.is_empty() && file.tls(TlsEnd::Server, "mtls").is_none() {
+        let is_open = peers.is_empty() || has_others;
+        if !is_open && file.tls(TlsEnd::Server, "mtls").is_none() {
             settings.push(Setting::new(TlsEnd::Server.setting("mtls"), "require"));
         }
         settings

@@ -149,7 +149,7 @@ impl<'a> View<'a> {
             None => own.push(Setting::new(OWN_NAME, deployment.as_str())),
         }
         let file = &self.trusts.file;
-        if options.plaintext && tls::is_on(file, TlsEnd::Server) {
+        if options.plaintext && self.has_tls() {
             let message = format!("`{path}` has TLS on, which `--plaintext` does not turn off");
             return Err(Refused::new(Kind::Conflict, message).with_help("leave out `--plaintext`"));
         }
@@ -208,7 +208,8 @@ impl<'a> View<'a> {
         let (file, path) = (&self.trusts.file, &self.member.path);
         if let Some(own) = &side.certificate {
             let modules = introduced.iter().map(|(_, of, _)| of.module.as_str());
-            settings.extend(own.settings(file, &modules.collect()));
+            let has_others = !self.others(peers).is_empty();
+            settings.extend(own.settings(file, &modules.collect(), has_others));
         }
         for (peer, of, _) in &introduced {
             let name = options.key_name.as_deref();
@@ -256,8 +257,24 @@ impl<'a> View<'a> {
             roles: std::slice::from_ref(&options.role),
             file,
         })?;
-        settings.extend(member::connection(&self.member.module, &trusts.file, of));
+        settings.extend(member::connection(
+            self.member,
+            &trusts.file,
+            of,
+            file.is_some(),
+        ));
         Ok(settings)
+    }
+
+    /// Returns those that it trusts beside `peers`, and whose certificates it does not pin.
+    fn others(&self, peers: &[(&HandOver, Option<&Path>)]) -> Vec<&str> {
+        let file = &self.trusts.file;
+        let mut others = file.names(DEPLOYMENTS, &[]);
+        others.retain(|name| {
+            let mut named = peers.iter().map(|(peer, _)| peer.deployment.as_str());
+            !named.any(|peer| same(peer, name)) && file.names(PINS, &[name]).is_empty()
+        });
+        others
     }
 
     /// Fails if TLS would be turned on, and shut out a module that is not one of `peers`. They are
@@ -267,18 +284,19 @@ impl<'a> View<'a> {
         peers: &[(&HandOver, Option<&Path>)],
         members: &[&Member],
     ) -> Result<(), Refused> {
-        let file = &self.trusts.file;
-        let mut others = file.names(DEPLOYMENTS, &[]);
-        others.retain(|name| {
-            let mut named = peers.iter().map(|(peer, _)| peer.deployment.as_str());
-            !named.any(|peer| same(peer, name)) && file.names(PINS, &[name]).is_empty()
-        });
-        let (Some(first), false) = (others.first(), tls::is_on(file, TlsEnd::Server)) else {
+        let others = self.others(peers);
+        let (Some(first), false) = (others.first(), self.has_tls()) else {
             return Ok(());
         };
+        if peers.is_empty() && others.len() == 1 {
+            // The one for which the block is made.
+            return Ok(());
+        }
         let mut command = CommandLine::new("countersign pair");
         for member in std::iter::once(&self.member).chain(members) {
-            command = command.named(&member.module, &member.path);
+            let module = &member.module;
+            let named = member.name.as_ref().map(|name| format!("{name}:{module}"));
+            command = command.named(named.unwrap_or(module.to_string()), &member.path);
         }
         for other in &others {
             let module = self.trusts.module(other).unwrap_or_default();
@@ -287,7 +305,9 @@ impl<'a> View<'a> {
         let mut reached = std::iter::once(&self.member).chain(members);
         let addresses = reached.clone().filter_map(|member| {
             let address = member.address.as_ref()?;
-            Some(format!("{}={address}", member.module))
+            let name = member.name.as_ref().map(DeploymentName::as_str);
+            let of = name.unwrap_or(member.module.as_str());
+            Some(format!("{of}={address}"))
         });
         command = addresses.fold(command, |line, address| line.option("address", address));
         command = command.flag_if(!reached.any(|member| member.is_remote()), "tls");
@@ -298,6 +318,16 @@ impl<'a> View<'a> {
         Err(Refused::new(Kind::Conflict, message)
             .with_help(help)
             .with_commands([command]))
+    }
+
+    /// Returns `true` if its listener has TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        tls::is_on(&self.trusts.file, TlsEnd::Server)
+    }
+
+    /// Returns `true` if it listens beyond its own host.
+    pub(super) fn is_open(&self) -> bool {
+        member::is_open(&self.trusts.file)
     }
 
     pub(super) fn edited(&self, settings: &[Setting]) -> Result<Vec<EditedFile>, Refused> {

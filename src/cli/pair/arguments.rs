@@ -195,10 +195,22 @@ impl Reach {
     pub(super) fn give(&self, members: &mut [Member]) -> Result<(), Refused> {
         let places = members.to_vec();
         for Of { of, value } in &self.address {
-            chosen(members, &places, of)?.address = Some(value.clone());
+            let member = chosen(members, &places, of)?;
+            if member.address.replace(value.clone()).is_some() {
+                let what = format!("`{of}` has two addresses");
+                return Err(Refused::new(Kind::Usage, what));
+            }
         }
         for Of { of, value } in &self.listen {
-            chosen(members, &places, of)?.listen = Some(*value);
+            let member = chosen(members, &places, of)?;
+            let reached = member.address.as_ref().map(Address::is_remote);
+            if reached != Some(!value.is_loopback()) {
+                let what =
+                    format!("`{of}` cannot be reached at its `--address` if it listens on {value}");
+                let help = "give an `--address` of the host on which it listens";
+                return Err(Refused::new(Kind::Usage, what).with_help(help));
+            }
+            member.listen = Some(*value);
         }
         Ok(())
     }
