@@ -721,6 +721,12 @@ fn address_beyond_the_host_has_tls_unless_plaintext_is_asked_for() {
         }
         assert!(!folder.read(file).contains("tls"));
     }
+    let spelled = folder
+        .read(DPM)
+        .replace("allow-plaintext=true", "allow-plaintext=on");
+    folder.write(DPM, spelled);
+    let again = folder.run(&format!("{PAIR} {TO_HOSTS} --plaintext"));
+    assert!(again.exits(0).stdout.ends_with("nothing to do\n"));
     let both = format!("{PAIR} {TO_HOSTS} --plaintext --tls");
     folder.run(&both).exits(2);
     let secure = Folder::new();

@@ -13,6 +13,7 @@ use crate::config::{AsWritten, ModuleKind, is_loopback};
 use crate::grpc::Target;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, SigningKey};
+use crate::properties::bind::switch;
 
 const LISTEN: &str = "countersign.server.address";
 const PORT: &str = "ataccama.server.grpc.port";
@@ -214,7 +215,12 @@ pub(super) fn connection(
 }
 
 fn missing(file: &AsWritten, mut settings: Vec<Setting>) -> Vec<Setting> {
-    settings.retain(|setting| value(file, &setting.key) != setting.text());
+    settings.retain(
+        |setting| match (value(file, &setting.key), setting.text()) {
+            (Some(written), Some("true")) => switch(written) != Ok(true),
+            (written, wanted) => written != wanted,
+        },
+    );
     settings
 }
 

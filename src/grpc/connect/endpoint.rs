@@ -27,8 +27,9 @@ use super::{ConnectError, ConnectionOptions, Connector, KeepAlive, Target};
 /// A channel over a tonic endpoint, to any gRPC server. Cloning is cheap.
 ///
 /// It asks for a sign of life every 20 s while a call is open, and half as often each time the
-/// server ends the connection with `ENHANCE_YOUR_CALM`, down to once in 5 min and 10 s. Over the
-/// endpoint's own TLS that is seen only where an open call fails with it.
+/// server ends a connection or a call with `ENHANCE_YOUR_CALM`, down to once in 5 min and 10 s; it
+/// never asks more often again. Over the endpoint's own TLS that is seen only where an open call
+/// fails with it.
 #[derive(Clone, Debug)]
 pub struct EndpointChannel(Arc<Shared>);
 

@@ -98,9 +98,12 @@ async fn pings_of_an_endpoint_become_rarer_until_grpcio_keeps_the_stream_open() 
     // Every 500 ms, 1 s and 2 s: too often. Two streams at once are one complaint.
     for complaints in 1..=3 {
         tokio::join!(stream(&channel), stream(&channel));
-        while channel.complaints() < complaints {
-            tokio::task::yield_now().await;
-        }
+        let complained = async {
+            while channel.complaints() < complaints {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), complained).await.unwrap();
     }
 
     // Every 4 s: the third PING would be one too many.
