@@ -129,10 +129,10 @@ pub enum KeyError {
     #[error("it has more than 65536 bytes")]
     TooLarge(usize),
     /// None of the forms that are read.
-    #[error("it is neither a JWK, base64 of a JWK, PEM nor DER")]
+    #[error("it is neither a JWK, PEM, DER nor base64 of one of them")]
     Unrecognised,
-    /// Base64 of something else than a JWK.
-    #[error("it is base64, but not of a JWK")]
+    /// Base64 of something else than a key.
+    #[error("it is base64, but not of a key")]
     Base64OfOther,
     /// A JWK encoded twice.
     #[error("it is a JWK encoded in base64 twice")]
@@ -140,6 +140,12 @@ pub enum KeyError {
     /// The text of mkjwk's page with its headings.
     #[error("it holds more than one JSON text, such as a whole mkjwk page; keep the one key")]
     SeveralTexts,
+    /// A set of keys with none, or with more than one.
+    #[error(
+        "it is a key set with {0} keys; save the one that you need, chosen by its `kid`, as a file \
+         of its own: `jq '.keys[0]'` prints the first"
+    )]
+    KeySet(usize),
     /// A JWK with a fault.
     #[error(transparent)]
     Jwk(#[from] JwkError),

@@ -5,11 +5,12 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use base64::{alphabet, decoded_len_estimate};
 use zeroize::Zeroizing;
 
-use super::error::KeyError;
+use super::error::{JwkProblem, KeyError};
 use super::fingerprint::KeyId;
-use super::json::shown;
+use super::json::{JsonProblem, shown};
 use super::jwk::{PrivateJwk, PublicJwk};
 use super::key::{SigningKey, VerifyingKey};
+use super::repair::only_key;
 
 /// A key that was read, and its `kid` if its form has one.
 #[derive(Clone, Debug)]
@@ -29,6 +30,10 @@ pub enum KeyFormat {
     Jwk,
     /// Base64 or base64url of a JWK, as `generator.key` holds it.
     Base64Jwk,
+    /// A JWK that is alone in a set.
+    JwkSet,
+    /// A JWK in UTF-16, in base64 of text with a byte order mark, or with `\n` written out.
+    RewrittenJwk,
     /// `-----BEGIN PRIVATE KEY-----`.
     Pkcs8Pem,
     /// PKCS#8 in DER.
@@ -43,44 +48,37 @@ pub enum KeyFormat {
     SpkiDer,
 }
 
+impl KeyFormat {
+    /// Returns `true` for the forms in which a properties file holds a key.
+    pub fn fits_a_setting(self) -> bool {
+        matches!(self, Self::Jwk | Self::Base64Jwk)
+    }
+}
+
 /// Longest key file that is looked at, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl KeyMaterial {
     /// Reads a key and returns in which form it was.
     ///
-    /// Read are: a JWK; base64 or base64url of a JWK, padded or not, on one line or wrapped;
-    /// PKCS#8, SEC1 and `SubjectPublicKeyInfo`, each in PEM or DER. Of PEM an `EC PARAMETERS`
-    /// block and text around the blocks are passed over, as `openssl ecparam -genkey` writes them.
+    /// Read are: a JWK, also one that is alone in a set; PKCS#8, SEC1 and `SubjectPublicKeyInfo`,
+    /// each in PEM or DER; base64 or base64url of any of these, padded or not, on one line or
+    /// wrapped. Text is UTF-8 or UTF-16, with or without a byte order mark, and may have its line
+    /// ends written out as `\n`. Of PEM an `EC PARAMETERS` block and text around the blocks are
+    /// passed over, as `openssl ecparam -genkey` writes them.
     ///
     /// # Errors
     ///
     /// When the bytes are something else, which is named where it is known: another kind of key,
-    /// a certificate, a passphrase, a key set, a whole mkjwk page.
+    /// a certificate, a passphrase, a set of several keys, a whole mkjwk page.
     pub fn read(bytes: &[u8]) -> Result<(Self, KeyFormat), KeyError> {
         if bytes.len() > MAX_BYTES {
             return Err(KeyError::TooLarge(bytes.len()));
         }
-        if bytes.first() == Some(&0x30)
-            && let Some(found) = from_der(bytes)
-        {
-            return Ok(found);
-        }
-        let Ok(whole) = std::str::from_utf8(bytes) else {
-            return Err(refused_der(bytes));
-        };
-        let text = whole.trim_start_matches('\u{feff}').trim();
-        if text.is_empty() {
-            Err(KeyError::Empty)
-        } else if text.contains("-----BEGIN ") {
-            from_pem(text)
-        } else if text.starts_with(['{', '[']) {
-            Ok((from_jwk(text)?, KeyFormat::Jwk))
-        } else if text.contains('{') {
-            Err(KeyError::SeveralTexts)
-        } else {
-            from_base64(text)
-        }
+        let mark = BYTE_ORDER_MARK.to_string();
+        found(bytes.strip_prefix(mark.as_bytes()).unwrap_or(bytes), false)
     }
 
     /// Returns the public half.
@@ -99,18 +97,104 @@ impl KeyMaterial {
     }
 }
 
-fn from_jwk(text: &str) -> Result<KeyMaterial, KeyError> {
+/// Reads a key of any form; base64 `inside` base64 is refused.
+fn found(bytes: &[u8], inside: bool) -> Result<(KeyMaterial, KeyFormat), KeyError> {
+    if let Some(found) = from_der(bytes) {
+        return Ok(found);
+    }
+    let whole = text_of(bytes).ok_or_else(|| refused_der(bytes))?;
+    let text = whole.trim_start_matches(BYTE_ORDER_MARK).trim();
+    if text.is_empty() {
+        Err(KeyError::Empty)
+    } else if text.contains("-----BEGIN ") {
+        from_pem(text)
+    } else if text.starts_with(['{', '[']) {
+        let (key, format) = from_jwk(text)?;
+        let as_written = bytes.trim_ascii() == text.as_bytes();
+        Ok((
+            key,
+            if as_written {
+                format
+            } else {
+                KeyFormat::RewrittenJwk
+            },
+        ))
+    } else if text.contains('{') {
+        Err(KeyError::SeveralTexts)
+    } else if inside {
+        let twice = decode(text.as_bytes()).is_some_and(|text| text.trim_ascii().starts_with(b"{"));
+        Err(if twice {
+            KeyError::Base64Twice
+        } else {
+            KeyError::Unrecognised
+        })
+    } else {
+        let inner = decode(text.as_bytes()).ok_or(KeyError::Unrecognised)?;
+        match found(&inner, true) {
+            Ok((key, KeyFormat::Jwk)) => Ok((key, KeyFormat::Base64Jwk)),
+            Err(KeyError::Unrecognised | KeyError::Empty) => Err(KeyError::Base64OfOther),
+            other => other,
+        }
+    }
+}
+
+/// Returns `bytes` as text, with line ends where `\n` is written out; `None` if they are neither
+/// UTF-8 nor UTF-16.
+fn text_of(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let unit: Option<fn([u8; 2]) -> u16> = match bytes {
+        [0xff, 0xfe, ..] | [1..=0x7f, 0, ..] => Some(u16::from_le_bytes),
+        [0xfe, 0xff, ..] | [0, 1..=0x7f, ..] => Some(u16::from_be_bytes),
+        _ => None,
+    };
+    // A character that takes two bytes in UTF-16 takes up to three in UTF-8.
+    let mut text = Zeroizing::new(String::with_capacity(bytes.len() * 2));
+    if let Some(unit) = unit {
+        let (pairs, []) = bytes.as_chunks() else {
+            return None;
+        };
+        for character in char::decode_utf16(pairs.iter().copied().map(unit)) {
+            text.push(character.ok()?);
+        }
+    } else {
+        text.push_str(std::str::from_utf8(bytes).ok()?);
+    }
+    // In JSON `\n` belongs to a string, unless the first thing in the object is escaped.
+    let inside = text.trim_start_matches(BYTE_ORDER_MARK).trim_start();
+    let is_json = inside
+        .strip_prefix('{')
+        .is_some_and(|inside| !inside.trim_start().starts_with('\\'));
+    if is_json || !text.contains("\\n") {
+        return Some(text);
+    }
+    let mut lines = Zeroizing::new(String::with_capacity(text.len() + 1));
+    for line in text.split("\\n") {
+        lines.push_str(line.strip_suffix("\\r").unwrap_or(line));
+        lines.push('\n');
+    }
+    Some(lines)
+}
+
+fn from_jwk(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
+    match from_one_jwk(text) {
+        Err(KeyError::Jwk(error)) if *error.problem() == JwkProblem::KeySet => {
+            Ok((from_one_jwk(&only_key(text)?)?, KeyFormat::JwkSet))
+        }
+        read => Ok((read?, KeyFormat::Jwk)),
+    }
+}
+
+fn from_one_jwk(text: &str) -> Result<KeyMaterial, KeyError> {
     let public = match PublicJwk::parse(text) {
         Ok(jwk) => return Ok(KeyMaterial::Public(jwk.key, jwk.kid)),
         Err(error) => error,
     };
     match public.problem() {
-        super::JwkProblem::PrivatePart => {
+        JwkProblem::PrivatePart => {
             let jwk = PrivateJwk::parse(text)?;
             Ok(KeyMaterial::Private(jwk.key, jwk.kid))
         }
-        super::JwkProblem::Json(error)
-            if *error.problem() == super::JsonProblem::Trailing && text.contains("\"kty\"") =>
+        JwkProblem::Json(error)
+            if *error.problem() == JsonProblem::Trailing && text.contains("\"kty\"") =>
         {
             Err(KeyError::SeveralTexts)
         }
@@ -143,21 +227,6 @@ pub fn json_of(text: &str) -> Option<Zeroizing<String>> {
     let bytes = decode(text.as_bytes())?;
     let json = std::str::from_utf8(&bytes).ok()?;
     Some(Zeroizing::new(json.to_owned()))
-}
-
-fn from_base64(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
-    let inner = decode(text.as_bytes()).ok_or(KeyError::Unrecognised)?;
-    if let Ok(text) = std::str::from_utf8(&inner)
-        && text.trim_start().starts_with('{')
-    {
-        return Ok((from_jwk(text)?, KeyFormat::Base64Jwk));
-    }
-    let twice = decode(&inner).is_some_and(|text| text.trim_ascii_start().starts_with(b"{"));
-    Err(if twice {
-        KeyError::Base64Twice
-    } else {
-        KeyError::Base64OfOther
-    })
 }
 
 fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
@@ -200,6 +269,9 @@ fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
 }
 
 fn from_der(der: &[u8]) -> Option<(KeyMaterial, KeyFormat)> {
+    if der.first() != Some(&0x30) {
+        return None;
+    }
     if let Ok(key) = SigningKey::from_pkcs8_der(der) {
         return Some((private(key), KeyFormat::Pkcs8Der));
     }

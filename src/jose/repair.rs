@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::error::{JwkError, JwkProblem};
+use super::error::{JwkError, JwkProblem, KeyError};
 use super::json;
 
 /// Puts back the quotes that are missing around member names; `None` if none is missing.
@@ -163,6 +163,33 @@ fn quoted_length(rest: &str) -> usize {
     rest.len()
 }
 
+/// Returns the JWK in `set`, a key set that was read before.
+///
+/// # Errors
+///
+/// When it holds no key, or more than one: their count.
+pub(super) fn only_key(set: &str) -> Result<Zeroizing<String>, KeyError> {
+    let text = Text::new(set);
+    let mut members = json::object(text.as_str().as_bytes()).unwrap_or_default();
+    let only = match members
+        .get("keys")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+    {
+        Some([key]) => {
+            // Longer than the key needs, so that no part of it is left behind as it grows.
+            let mut json = Zeroizing::new(Vec::with_capacity(set.len() * 2));
+            // Writing to a vector cannot fail.
+            let _ = serde_json::to_writer(&mut *json, key);
+            let text = String::from_utf8(std::mem::take(&mut *json));
+            Ok(Zeroizing::new(text.unwrap_or_default()))
+        }
+        keys => Err(KeyError::KeySet(keys.map_or(0, <[_]>::len))),
+    };
+    members.values_mut().for_each(json::wipe);
+    only
+}
+
 /// Longest JWK that is looked at, in bytes.
 const MAX_BYTES: usize = 16 * 1024;
 
@@ -204,8 +231,9 @@ impl<'a> Text<'a> {
         if text.trim_start().starts_with("-----BEGIN") {
             return Err(JwkProblem::Pem);
         }
-        let members = json::object(text.as_bytes()).map_err(JwkProblem::Json)?;
+        let mut members = json::object(text.as_bytes()).map_err(JwkProblem::Json)?;
         if members.contains_key("keys") && !members.contains_key("kty") {
+            members.values_mut().for_each(json::wipe);
             return Err(JwkProblem::KeySet);
         }
         Ok(members)

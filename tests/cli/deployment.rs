@@ -111,11 +111,20 @@ fn token_of_a_deployment_that_was_added_is_accepted() {
 
 #[test]
 fn every_form_of_a_public_key_is_taken() {
-    for form in ["public-jwk", "pem-spki", "der-spki"] {
+    for (form, in_set) in [
+        ("public-jwk", false),
+        ("public-jwk", true),
+        ("pem-spki", false),
+        ("der-spki", false),
+    ] {
         let folder = world();
         folder
             .run(&format!("key export own.jwk --to {form} --out peer.key"))
             .exits(0);
+        if in_set {
+            let set = format!("{{\"keys\":[{}]}}", folder.read("peer.key"));
+            folder.write("peer.key", set);
+        }
 
         folder
             .run("deployment add two --file dpm/etc/application.properties --module dpe --public-key peer.key --yes")

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
 #[cfg(unix)]
 use super::support::mode;
 use super::support::{Folder, private_part};
@@ -148,6 +150,41 @@ fn every_exported_form_imports_as_the_same_key() {
     assert_eq!(folder.read("base64").trim().len(), 340);
     assert_eq!(folder.read("public-jwk").lines().count(), 1);
     assert_eq!(folder.read("jwk.jwk"), folder.read("dpm.jwk"));
+}
+
+/// What Windows, a secret store, a variable and mkjwk's second box make of a key.
+#[test]
+fn rewritten_key_imports_as_the_same_key_and_a_set_of_two_says_how_to_choose() {
+    let folder = Folder::new();
+    folder.run("key gen --out dpm.jwk").exits(0);
+    folder
+        .run("key export dpm.jwk --to pem-pkcs8 --out pem")
+        .exits(0);
+    let (jwk, pem) = (folder.read("dpm.jwk"), folder.read("pem"));
+    let utf16: Vec<u8> = format!("\u{feff}{pem}")
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    folder.write("base64", BASE64_STANDARD.encode(&pem));
+    folder.write(
+        "base64-with-mark",
+        BASE64_STANDARD.encode(format!("\u{feff}{jwk}")),
+    );
+    folder.write("utf16", utf16);
+    folder.write("variable", pem.replace('\n', "\\n"));
+    folder.write("set", format!("{{\"keys\": [{jwk}]}}"));
+    folder.write("two", format!("{{\"keys\": [{jwk}, {jwk}]}}"));
+
+    for file in ["base64", "base64-with-mark", "utf16", "variable", "set"] {
+        let run = folder.run(&format!("key import {file}")).exits(0);
+        assert_eq!(run.stdout, jwk, "{file}");
+    }
+    let two = folder.run("key import two").exits(3);
+    assert_eq!(
+        two.stderr,
+        "error: cannot read a key from `two`: it is a key set with 2 keys; save the one that you \
+         need, chosen by its `kid`, as a file of its own: `jq '.keys[0]'` prints the first\n"
+    );
 }
 
 #[test]

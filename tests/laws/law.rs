@@ -186,6 +186,36 @@ pub(crate) fn jwk(text: &str) {
             KeyMaterial::Private(key, _) => private(key, &kid),
             other => public(other.verifying_key(), &kid),
         }
+        rewritten(text, &read);
+    }
+}
+
+/// An accepted key is the same key in every encoding of its text.
+fn rewritten(text: &str, key: &KeyMaterial) {
+    let little = text.encode_utf16().flat_map(u16::to_le_bytes);
+    let big = text.encode_utf16().flat_map(u16::to_be_bytes);
+    let utf16 = [
+        [0xff, 0xfe].into_iter().chain(little).collect::<Vec<u8>>(),
+        [0xfe, 0xff].into_iter().chain(big).collect(),
+    ];
+    let mut forms = utf16.to_vec();
+    if text.contains(['{', '-']) {
+        let encoded = [text.as_bytes()]
+            .into_iter()
+            .chain(utf16.iter().map(Vec::as_slice));
+        forms.extend(encoded.map(|bytes| BASE64_URL_SAFE_NO_PAD.encode(bytes).into_bytes()));
+    }
+    if text.starts_with('{') {
+        forms.push(format!("{{\"keys\":[{text}]}}").into_bytes());
+    }
+    for bytes in forms {
+        if let Ok((read, _)) = KeyMaterial::read(&bytes) {
+            assert_eq!(read.verifying_key(), key.verifying_key());
+            assert_eq!(read.kid(), key.kid());
+        } else {
+            // Escaped quotes are undone from the first brace on, and lengths are limited.
+            assert!(text.contains('\\') || bytes.len() > 16 * 1024, "{text}");
+        }
     }
 }
 

@@ -352,7 +352,11 @@ impl<'a> View<'a> {
             return Err(Refused::new(Kind::Unreadable, format!("{cannot}: {why}")));
         }
         let read = KeyMaterial::read(value.as_bytes());
-        let (material, _) = read.map_err(Refused::caused(Kind::Unreadable, &*cannot))?;
+        let (material, format) = read.map_err(Refused::caused(Kind::Unreadable, &*cannot))?;
+        if !format.fits_a_setting() {
+            let why = "it is neither a JWK nor base64 of one";
+            return Err(Refused::new(Kind::Unreadable, format!("{cannot}: {why}")));
+        }
         private_key(material, &cannot).map(Some)
     }
 }

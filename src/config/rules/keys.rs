@@ -44,6 +44,8 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
     let at = reader.raw(name, &[])?.clone();
     let text = Zeroizing::new(at.text().trim().to_owned());
     let Fault(code, what, help) = match material(&text) {
+        Ok((_, KeyFormat::JwkSet)) => other("a set of keys", MAKE),
+        Ok((_, format)) if !format.fits_a_setting() => other("a key in another form", IMPORT),
         Ok((KeyMaterial::Private(key, kid), format)) => {
             let key_id = kid.or_else(|| KeyId::new(&key.fingerprint().to_string()).ok())?;
             let own = OwnKey { key, key_id, at };
@@ -55,10 +57,7 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
             report_published(reader, own.key.verifying_key(), &own.at, what);
             return Some(own);
         }
-        Ok((KeyMaterial::Public(..), KeyFormat::Jwk | KeyFormat::Base64Jwk)) => {
-            unusable("`d` is missing")
-        }
-        Ok((KeyMaterial::Public(..), _)) => other("a public key", MAKE),
+        Ok((KeyMaterial::Public(..), _)) => unusable("`d` is missing"),
         Err(fault) => fault,
     };
     let fix = match name {
@@ -96,12 +95,7 @@ fn material(text: &str) -> Result<(KeyMaterial, KeyFormat), Fault> {
 
 /// Returns `true` if `text` is a private key that a module can have.
 pub fn is_usable(text: &str) -> bool {
-    use KeyFormat::{Base64Jwk, Jwk};
-
-    matches!(
-        material(text),
-        Ok((KeyMaterial::Private(..), Jwk | Base64Jwk))
-    )
+    matches!(material(text), Ok((KeyMaterial::Private(..), format)) if format.fits_a_setting())
 }
 
 fn starts(text: &str, prefix: &str) -> bool {
@@ -117,6 +111,7 @@ fn refused(error: &KeyError) -> Fault {
             JwkProblem::Value { .. } => other(&format!("an unsupported kind of key ({jwk})"), MAKE),
             _ => unusable(&jwk.to_string()),
         },
+        KeyError::KeySet(_) => other("a set of keys", MAKE),
         KeyError::Base64Twice => unusable("it is encoded in base64 twice"),
         error => other(&format!("something else ({error})"), MAKE),
     }

@@ -250,6 +250,17 @@ fn what_is_no_key_is_refused_by_name() {
         ("100 kB", vec![b'a'; 100_000], KeyError::TooLarge(100_000)),
         ("mkjwk's page", page.into(), KeyError::SeveralTexts),
         (
+            "a set of two",
+            format!("{{\"keys\":[{line},{line}]}}").into(),
+            KeyError::KeySet(2),
+        ),
+        ("an empty set", b"{\"keys\":[]}".into(), KeyError::KeySet(0)),
+        (
+            "a set of words",
+            b"{\"keys\":3}".into(),
+            KeyError::KeySet(0),
+        ),
+        (
             "private and public",
             format!("{pretty}\n{pretty}").into(),
             KeyError::SeveralTexts,
@@ -262,11 +273,6 @@ fn what_is_no_key_is_refused_by_name() {
         (
             "base64 of words",
             BASE64_STANDARD.encode("words").into(),
-            KeyError::Base64OfOther,
-        ),
-        (
-            "base64 of DER",
-            BASE64_STANDARD.encode(key.to_pkcs8_der().expose()).into(),
             KeyError::Base64OfOther,
         ),
         (
@@ -294,22 +300,95 @@ fn what_is_no_key_is_refused_by_name() {
     for (name, bytes, expected) in rows {
         assert_eq!(KeyMaterial::read(&bytes).unwrap_err(), expected, "{name}");
     }
-    let set = KeyMaterial::read(format!("{{\"keys\":[{line}]}}").as_bytes()).unwrap_err();
+    let nested = format!("{{\"keys\":[{{\"keys\":[{line}]}}]}}");
     assert_eq!(
-        set.to_string(),
+        KeyMaterial::read(nested.as_bytes())
+            .unwrap_err()
+            .to_string(),
         "it is a key set (`keys`); write only the key that is in it"
     );
+}
+
+/// Returns `text` as a UTF-16 file, with or without a byte order mark.
+fn utf16(text: &str, mark: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    let marked = format!("{mark}{text}");
+    marked.encode_utf16().flat_map(bytes).collect()
+}
+
+#[test]
+fn a_key_is_read_through_base64_utf_16_written_line_ends_and_a_set_of_one() {
+    use KeyFormat::{Base64Jwk, JwkSet, Pkcs8Der, Pkcs8Pem, RewrittenJwk, Sec1Pem, SpkiDer};
+    let key = SigningKey::generate().unwrap();
+    let (line, pretty) = jwk(&key);
+    let pkcs8 = key.to_pkcs8_pem().unwrap().expose().clone();
+    let sec1 = key.to_sec1_pem().unwrap().expose().clone();
+    let der = key.to_pkcs8_der().expose().clone();
+    let spki = key.verifying_key().to_spki_der();
+    let set = format!("{{\"keys\": [\n{pretty}]}}");
+    let base64 = |bytes: &[u8]| BASE64_STANDARD.encode(bytes).into_bytes();
+    let escaped = |text: &str, end: &str| text.replace('\n', end).into_bytes();
+    let (little, big) = (u16::to_le_bytes, u16::to_be_bytes);
+    let rows: Vec<(Vec<u8>, KeyFormat)> = vec![
+        (base64(pkcs8.as_bytes()), Pkcs8Pem),
+        (wrapped(&BASE64_STANDARD.encode(&sec1)).into(), Sec1Pem),
+        (BASE64_URL_SAFE_NO_PAD.encode(&der).into(), Pkcs8Der),
+        (base64(spki), SpkiDer),
+        (utf16(&pkcs8, "\u{feff}", little), Pkcs8Pem),
+        (utf16(&pkcs8, "\u{feff}", big), Pkcs8Pem),
+        (utf16(&sec1, "", little), Sec1Pem),
+        (utf16(&sec1, "", big), Sec1Pem),
+        (utf16(&pretty, "\u{feff}", little), RewrittenJwk),
+        (
+            utf16(&BASE64_STANDARD.encode(&line), "\u{feff}", little),
+            Base64Jwk,
+        ),
+        (base64(&utf16(&line, "\u{feff}", little)), RewrittenJwk),
+        (base64(format!("\u{feff}{pretty}").as_bytes()), RewrittenJwk),
+        (base64(format!("\u{feff}{pkcs8}").as_bytes()), Pkcs8Pem),
+        (escaped(&pkcs8, "\\n"), Pkcs8Pem),
+        (escaped(&sec1, "\\r\\n"), Sec1Pem),
+        (escaped(&pretty, "\\n"), RewrittenJwk),
+        (
+            escaped(&wrapped(&BASE64_STANDARD.encode(&line)), "\\n"),
+            Base64Jwk,
+        ),
+        (set.clone().into(), JwkSet),
+        (base64(set.as_bytes()), JwkSet),
+    ];
+    for (at, (bytes, expected)) in rows.into_iter().enumerate() {
+        let (material, format) =
+            KeyMaterial::read(&bytes).unwrap_or_else(|e| panic!("row {at}, {expected:?}: {e}"));
+        assert_eq!(format, expected, "row {at}");
+        assert_eq!(material.verifying_key(), key.verifying_key(), "row {at}");
+        let public = expected == SpkiDer;
+        assert_eq!(
+            matches!(material, KeyMaterial::Public(..)),
+            public,
+            "row {at}"
+        );
+    }
+}
+
+#[test]
+fn a_line_end_in_the_kid_of_a_jwk_stays_a_part_of_it() {
+    let key = SigningKey::generate().unwrap();
+    let named = jwk(&key).0.replace("\"kid\":\"", "\"kid\":\"a\\n");
+    let refused = KeyMaterial::read(named.as_bytes()).unwrap_err().to_string();
+    assert!(refused.contains("U+000A"), "{refused}");
 }
 
 #[test]
 fn no_cut_of_a_key_file_panics_or_shows_the_key() {
     let key = SigningKey::generate().unwrap();
-    let (_, pretty) = jwk(&key);
+    let (line, pretty) = jwk(&key);
     let d = BASE64_URL_SAFE_NO_PAD.encode(key.scalar().as_slice());
     for bytes in [
         pretty.into_bytes(),
         key.to_pkcs8_der().expose().clone(),
         key.to_sec1_pem().unwrap().expose().clone().into_bytes(),
+        utf16(&line, "\u{feff}", u16::to_le_bytes),
+        BASE64_STANDARD.encode(key.to_pkcs8_der().expose()).into(),
+        format!("{{\"keys\":[{line}]}}").into(),
     ] {
         for end in 0..bytes.len() {
             if let Err(error) = KeyMaterial::read(&bytes[..end]) {
