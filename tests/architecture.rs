@@ -31,7 +31,7 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 5673),
     ("admission", 408),
-    ("cli", 3716),
+    ("cli", 3734),
     ("clock", 86),
     ("config", 6495),
     ("diagnostic", 593),
@@ -43,7 +43,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("grpc", 5834),
     ("http", 287),
     ("identity", 207),
-    ("jose", 1571),
+    ("jose", 1619),
     ("library", 315),
     ("program", 149),
     ("properties", 1781),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 34311;
+const TOTAL: usize = 34377;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::output::{Console, Kind, Refused, counted};
 use crate::config::{self, Home, LoadError, ModuleKind, Settings};
 use crate::diagnostic::{CommandLine, Findings, Severity};
-use crate::jose::KeyMaterial;
+use crate::jose::{KeyError, KeyMaterial};
 use crate::library::type_by_folder;
 use crate::properties::ReadError;
 
@@ -34,7 +34,25 @@ pub(super) fn key(path: &Path) -> Result<KeyMaterial, Refused> {
     const LIMIT: usize = 64 * 1024;
     let read = KeyMaterial::read(&bytes(path, LIMIT)?).map(|(key, _)| key);
     let what = format!("cannot read a key from {}", name(path));
-    read.map_err(Refused::caused(Kind::Unreadable, what))
+    read.map_err(|error| {
+        let rewrite = match &error {
+            KeyError::Encrypted | KeyError::Beside(_) => Some("openssl pkey"),
+            KeyError::ExplicitParameters { public: false } => {
+                Some("openssl ec -param_enc named_curve")
+            }
+            KeyError::ExplicitParameters { public: true } => {
+                Some("openssl ec -pubin -pubout -param_enc named_curve")
+            }
+            _ => None,
+        };
+        let refused = Refused::caused(Kind::Unreadable, what)(error);
+        match rewrite.filter(|_| !is_stdin(path)) {
+            Some(words) => refused
+                .with_help("write the key alone to `key.pem`:")
+                .with_commands([CommandLine::new(format!("{words} -out key.pem -in")).arg(path)]),
+            None => refused,
+        }
+    })
 }
 
 /// Drops the line ends after a token. A token with a blank is malformed.

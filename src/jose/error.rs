@@ -153,20 +153,31 @@ pub enum KeyError {
     #[error("the PEM block `{0}` is damaged")]
     DamagedPem(&'static str),
     /// More than one key in one file.
-    #[error("it contains {0} PEM keys; keep only one")]
+    #[error("it contains {0} keys; keep only one")]
     SeveralKeys(usize),
     /// `openssl ecparam` without `-genkey`.
     #[error("it contains only curve parameters and no key")]
     ParametersOnly,
-    /// A certificate or certificate request.
-    #[error("it is a certificate; the key itself is needed")]
-    Certificate,
+    /// A certificate, or a request for one.
+    #[error("it is a {0}; the key itself is needed")]
+    Certificate(&'static str),
+    /// A certificate, or something else that is no key, in the same file.
+    #[error("it contains a {0} beside the key; keep only the key")]
+    Beside(&'static str),
     /// A key under a passphrase.
     #[error("it is encrypted with a passphrase; decrypt it first with `openssl pkey`")]
     Encrypted,
     /// Another kind of key, named.
-    #[error("it is an {0} key; only P-256 is used")]
+    #[error("its kind is {0}; only P-256 is used")]
     OtherKind(&'static str),
+    /// A curve that is described instead of named, be it P-256 or another.
+    #[error(
+        "it has explicit curve parameters; `openssl ec -param_enc named_curve` writes the curve's name instead"
+    )]
+    ExplicitParameters {
+        /// Whether the key is a public one.
+        public: bool,
+    },
     /// PEM of something that is not a key.
     #[error("its PEM block {0} is not a supported key")]
     OtherLabel(String),

@@ -231,18 +231,22 @@ pub fn json_of(text: &str) -> Option<Zeroizing<String>> {
 
 fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
     let found = blocks(text);
-    let mut keys = found.iter().filter(|block| block.label != "EC PARAMETERS");
-    let Some(block) = keys.next() else {
-        return Err(if found.is_empty() {
-            KeyError::DamagedPem("?")
-        } else {
-            KeyError::ParametersOnly
-        });
+    let all = found.iter().filter(|block| block.label != "EC PARAMETERS");
+    let (keys, others): (Vec<_>, Vec<_>) = all.partition(|block| block.label.ends_with("KEY"));
+    let block = match (keys.as_slice(), others.first()) {
+        ([], None) if found.is_empty() => return Err(KeyError::DamagedPem("?")),
+        ([], None) => return Err(KeyError::ParametersOnly),
+        ([], Some(other)) => {
+            let certificate = other.certificate().map(KeyError::Certificate);
+            return Err(certificate.unwrap_or_else(|| KeyError::OtherLabel(shown(other.label))));
+        }
+        ([key], None) => key,
+        ([_], Some(other)) => {
+            let what = other.certificate().unwrap_or("different PEM block");
+            return Err(KeyError::Beside(what));
+        }
+        (several, _) => return Err(KeyError::SeveralKeys(several.len())),
     };
-    let more = keys.count();
-    if more > 0 {
-        return Err(KeyError::SeveralKeys(more + 1));
-    }
     if block.is_encrypted() {
         return Err(KeyError::Encrypted);
     }
@@ -251,8 +255,7 @@ fn from_pem(text: &str) -> Result<(KeyMaterial, KeyFormat), KeyError> {
         "EC PRIVATE KEY" => ("EC PRIVATE KEY", KeyFormat::Sec1Pem),
         "PUBLIC KEY" => ("PUBLIC KEY", KeyFormat::SpkiPem),
         "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => return Err(KeyError::OtherKind("RSA")),
-        "OPENSSH PRIVATE KEY" => return Err(KeyError::OtherKind("OpenSSH")),
-        label if label.contains("CERTIFICATE") => return Err(KeyError::Certificate),
+        "DSA PRIVATE KEY" => return Err(KeyError::OtherKind("DSA")),
         other => return Err(KeyError::OtherLabel(shown(other))),
     };
     let der = block.der().ok_or(KeyError::DamagedPem(label))?;
@@ -290,47 +293,83 @@ fn public(key: VerifyingKey) -> KeyMaterial {
     KeyMaterial::Public(key, None)
 }
 
-/// Object identifiers in DER, to name the kind of a refused key.
-const KINDS: [(&[u8], &str); 7] = [
+/// Beginnings of object identifiers in DER, to name the kind of a refused key.
+const KINDS: [(&[u8], &str); 16] = [
     (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", "RSA"),
+    (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a", "RSA-PSS"),
+    (b"\x06\x07\x2a\x86\x48\xce\x38\x04\x01", "DSA"),
+    (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x03\x01", "DH"),
+    (b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x01", "EC P-192"),
+    (b"\x06\x05\x2b\x81\x04\x00\x21", "EC P-224"),
     (b"\x06\x05\x2b\x81\x04\x00\x22", "EC P-384"),
     (b"\x06\x05\x2b\x81\x04\x00\x23", "EC P-521"),
     (b"\x06\x05\x2b\x81\x04\x00\x0a", "EC secp256k1"),
+    (b"\x06\x09\x2b\x24\x03\x03\x02\x08\x01\x01", "EC brainpool"),
+    (b"\x06\x08\x2a\x81\x1c\xcf\x55\x01\x82\x2d", "SM2"),
     (b"\x06\x03\x2b\x65\x70", "Ed25519"),
+    (b"\x06\x03\x2b\x65\x71", "Ed448"),
     (b"\x06\x03\x2b\x65\x6e", "X25519"),
-    (
-        b"\x06\x07\x2a\x86\x48\xce\x3d\x01\x01",
-        "EC (explicit parameters)",
-    ),
+    (b"\x06\x03\x2b\x65\x6f", "X448"),
+    (b"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x03", "ML-DSA"),
 ];
 
-/// Object identifiers of PKCS#5 encryption (PBES2) and of name attributes, as certificates have.
-const PBES2: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d";
+/// Object identifiers of encryption (PKCS#5, PKCS#12), of names as certificates have, of the fields
+/// that explicit curve parameters name, of EC keys, and of P-256.
+const ENCRYPTION: [&[u8]; 2] = [
+    b"\x2a\x86\x48\x86\xf7\x0d\x01\x05",
+    b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01",
+];
 const COMMON_NAME: &[u8] = b"\x06\x03\x55\x04";
+const FIELD: &[u8] = b"\x06\x07\x2a\x86\x48\xce\x3d\x01";
+const EC: &[u8] = b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01";
+const P256: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
 
 fn holds(der: &[u8], oid: &[u8]) -> bool {
     der.windows(oid.len()).any(|window| window == oid)
+}
+
+/// Returns what follows the tag and the length that `der` begins with.
+fn content(der: &[u8]) -> &[u8] {
+    match der {
+        [_, 0..=0x7f, content @ ..] => content,
+        [_, long, rest @ ..] => rest.get(usize::from(long & 0x7f)..).unwrap_or_default(),
+        _ => &[],
+    }
 }
 
 fn refused_der(der: &[u8]) -> KeyError {
     if der.first() != Some(&0x30) {
         return KeyError::Unrecognised;
     }
-    if holds(der, COMMON_NAME) {
-        return KeyError::Certificate;
+    let inside = content(der);
+    // A request says its version where a certificate has a tag or its number.
+    if inside.first() == Some(&0x30) && content(inside).starts_with(&[2, 1, 0]) {
+        return KeyError::Certificate(REQUEST);
     }
-    if holds(der, PBES2) {
+    if holds(der, COMMON_NAME) {
+        return KeyError::Certificate(CERTIFICATE);
+    }
+    if ENCRYPTION.iter().any(|oid| holds(der, oid)) {
         return KeyError::Encrypted;
     }
-    // PKCS#1 has no identifier: version 0, then a long modulus.
-    if matches!(der, [0x30, 0x82, _, _, 2, 1, 0, 2, 0x82, ..]) {
+    // PKCS#1 has no identifier: version 0 if it is private, then a long modulus.
+    if matches!(inside, [2, 1, 0, 2, 0x82, ..] | [2, 0x82, ..]) {
         return KeyError::OtherKind("RSA");
     }
-    KINDS
-        .iter()
-        .find(|(oid, _)| holds(der, oid))
-        .map_or(KeyError::Der, |(_, name)| KeyError::OtherKind(name))
+    if holds(der, FIELD) {
+        let public = inside.first() != Some(&2);
+        return KeyError::ExplicitParameters { public };
+    }
+    let named = KINDS.iter().find(|(oid, _)| holds(der, oid));
+    match named {
+        Some((_, name)) => KeyError::OtherKind(name),
+        None if holds(der, EC) && !holds(der, P256) => KeyError::OtherKind("EC on another curve"),
+        None => KeyError::Der,
+    }
 }
+
+const CERTIFICATE: &str = "certificate";
+const REQUEST: &str = "certificate request";
 
 /// One block: its label and the text between its lines.
 pub(super) struct Block<'a> {
@@ -344,6 +383,14 @@ impl Block<'_> {
     /// [RFC 1421]: https://www.rfc-editor.org/rfc/rfc1421
     pub(super) fn is_encrypted(&self) -> bool {
         self.label.starts_with("ENCRYPTED") || self.body.contains("ENCRYPTED")
+    }
+
+    /// Returns what it is if it is a certificate or the request for one.
+    fn certificate(&self) -> Option<&'static str> {
+        match self.label {
+            "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => Some(REQUEST),
+            label => label.contains("CERTIFICATE").then_some(CERTIFICATE),
+        }
     }
 
     /// Decodes the body.

@@ -188,6 +188,50 @@ fn rewritten_key_imports_as_the_same_key_and_a_set_of_two_says_how_to_choose() {
 }
 
 #[test]
+fn key_that_openssl_can_rewrite_is_imported_after_the_command_that_the_refusal_prints() {
+    let folder = Folder::new();
+    if Command::new("openssl").arg("version").output().is_err() {
+        assert!(std::env::var_os("COUNTERSIGN_REQUIRE_PEERS").is_none());
+        return;
+    }
+    let typed = |line: &str| {
+        let mut shell = Command::new("sh");
+        let done = shell
+            .args(["-c", line])
+            .current_dir(folder.path("."))
+            .output();
+        assert!(done.as_ref().unwrap().status.success(), "{line}: {done:?}");
+    };
+    typed("openssl ecparam -name prime256v1 -genkey -noout -out plain.pem");
+    typed("openssl pkey -in plain.pem -aes128 -passout pass:x -out encrypted.pem");
+    typed("openssl pkey -in plain.pem -ec_param_enc explicit -out explicit.pem");
+    typed("openssl pkey -in plain.pem -pubout -ec_param_enc explicit -out public.pem");
+    typed("openssl req -x509 -new -key plain.pem -subj /CN=a -out both.pem");
+    typed("cat plain.pem >> both.pem");
+    let name = folder.run("key fingerprint plain.pem").exits(0).stdout;
+    for (file, cause) in [
+        ("encrypted.pem", "it is encrypted with a passphrase"),
+        ("explicit.pem", "it has explicit curve parameters"),
+        ("public.pem", "it has explicit curve parameters"),
+        ("both.pem", "it contains a certificate beside the key"),
+    ] {
+        let refused = folder.run(&format!("key import {file}")).exits(3);
+        assert!(refused.stderr.contains(cause), "{}", refused.stderr);
+        let mut lines = refused.stderr.lines().map(str::trim);
+        let command = lines.find(|line| line.starts_with("openssl ")).unwrap();
+        let secret = if file == "encrypted.pem" {
+            " -passin pass:x"
+        } else {
+            ""
+        };
+        typed(&format!("{command}{secret}"));
+
+        let after = folder.run("key fingerprint key.pem").exits(0).stdout;
+        assert_eq!(after, name, "{file}");
+    }
+}
+
+#[test]
 fn a_public_key_has_no_private_form() {
     let folder = Folder::new();
     folder

@@ -38,6 +38,8 @@ fn wrong_own_values(own: &SigningKey) -> Vec<(&'static str, String, Code)> {
     let whole = BASE64_STANDARD.encode(&good);
     let (head, tail) = whole.split_at(52);
     let pem = own.to_pkcs8_pem().unwrap().expose().replace('\n', "\\n");
+    let pem_in_base64 = BASE64_STANDARD.encode(own.to_pkcs8_pem().unwrap().expose());
+    let marked = BASE64_STANDARD.encode(format!("\u{feff}{good}"));
     vec![
         ("empty", String::new(), Code::Cs0206),
         ("not base64", "%%%".to_owned(), Code::Cs0206),
@@ -47,6 +49,8 @@ fn wrong_own_values(own: &SigningKey) -> Vec<(&'static str, String, Code)> {
         ("line end inside", format!("{head}\\n{tail}"), Code::Cs0206),
         ("template", "<generated_key>".to_owned(), Code::Cs0206),
         ("PEM", pem, Code::Cs0206),
+        ("base64 of PEM", pem_in_base64, Code::Cs0206),
+        ("base64 of a byte order mark", marked, Code::Cs0206),
         ("placeholder", "${OWN_KEY}".to_owned(), Code::Cs0206),
         ("crypted", "crypted:AES:AAAA".to_owned(), Code::Cs0206),
     ]

@@ -159,7 +159,8 @@ fn other_things_made_by_openssl_are_refused_by_name() {
     };
     let make = |arguments: &str, input: &[u8]| openssl(arguments, input).unwrap();
     let p384 = make("ecparam -name secp384r1 -genkey -noout", b"");
-    let p256 = make("ecparam -name prime256v1 -genkey -noout", b"");
+    let curve = |name| make(&format!("ecparam -name {name} -genkey -noout"), b"");
+    let p256 = curve("prime256v1");
     let rows: Vec<(&str, Vec<u8>, KeyError)> = vec![
         ("RSA", rsa.clone(), KeyError::OtherKind("RSA")),
         (
@@ -220,11 +221,119 @@ fn other_things_made_by_openssl_are_refused_by_name() {
                 "ecparam -name prime256v1 -genkey -noout -param_enc explicit",
                 b"",
             ),
-            KeyError::OtherKind("EC (explicit parameters)"),
+            KeyError::ExplicitParameters { public: false },
+        ),
+        (
+            "explicit parameters, PKCS#8",
+            make("pkey -ec_param_enc explicit", &p256),
+            KeyError::ExplicitParameters { public: false },
+        ),
+        (
+            "explicit parameters, public",
+            make("pkey -pubout -ec_param_enc explicit", &p256),
+            KeyError::ExplicitParameters { public: true },
+        ),
+        (
+            "P-384, DER in base64",
+            BASE64_STANDARD
+                .encode(make("pkey -outform DER", &p384))
+                .into(),
+            KeyError::OtherKind("EC P-384"),
+        ),
+        ("P-224", curve("secp224r1"), KeyError::OtherKind("EC P-224")),
+        ("P-521", curve("secp521r1"), KeyError::OtherKind("EC P-521")),
+        (
+            "P-192",
+            curve("prime192v1"),
+            KeyError::OtherKind("EC P-192"),
+        ),
+        (
+            "brainpool",
+            curve("brainpoolP256r1"),
+            KeyError::OtherKind("EC brainpool"),
+        ),
+        (
+            "another curve",
+            make("pkey", &curve("sect233k1")),
+            KeyError::OtherKind("EC on another curve"),
+        ),
+        ("SM2", curve("SM2"), KeyError::OtherKind("SM2")),
+        (
+            "Ed448",
+            make("genpkey -algorithm ed448", b""),
+            KeyError::OtherKind("Ed448"),
+        ),
+        (
+            "X25519",
+            make("genpkey -algorithm x25519", b""),
+            KeyError::OtherKind("X25519"),
+        ),
+        (
+            "X448",
+            make("genpkey -algorithm x448", b""),
+            KeyError::OtherKind("X448"),
+        ),
+        (
+            "RSA, PKCS#1 DER",
+            make("rsa -traditional -outform DER", &rsa),
+            KeyError::OtherKind("RSA"),
+        ),
+        (
+            "RSA, public PKCS#1 DER",
+            make("rsa -RSAPublicKey_out -outform DER", &rsa),
+            KeyError::OtherKind("RSA"),
+        ),
+        (
+            "encrypted with PKCS#12's way",
+            make(
+                "pkcs8 -topk8 -passout pass:x -v1 PBE-SHA1-3DES -outform DER",
+                &p256,
+            ),
+            KeyError::Encrypted,
         ),
     ];
     for (name, bytes, expected) in rows {
         assert_eq!(KeyMaterial::read(&bytes).unwrap_err(), expected, "{name}");
+    }
+}
+
+#[test]
+fn certificates_and_requests_are_refused_by_name_alone_and_beside_a_key() {
+    let certificate = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+    let request = rcgen::CertificateParams::new(["a".to_owned()]).unwrap();
+    let request = request.serialize_request(&certificate.signing_key).unwrap();
+    let key = certificate.signing_key.serialize_pem();
+    let of = |kind| KeyError::Certificate(kind);
+    let (alone, asked) = (certificate.cert.pem(), request.pem().unwrap());
+    let rows: Vec<(Vec<u8>, KeyError)> = vec![
+        (alone.clone().into(), of("certificate")),
+        (alone.repeat(2).into(), of("certificate")),
+        (certificate.cert.der().to_vec(), of("certificate")),
+        (
+            BASE64_STANDARD.encode(certificate.cert.der()).into(),
+            of("certificate"),
+        ),
+        (asked.clone().into(), of("certificate request")),
+        (request.der().to_vec(), of("certificate request")),
+        (
+            format!("{alone}{key}").into(),
+            KeyError::Beside("certificate"),
+        ),
+        (
+            format!("{key}{alone}{alone}").into(),
+            KeyError::Beside("certificate"),
+        ),
+        (
+            format!("{key}{asked}").into(),
+            KeyError::Beside("certificate request"),
+        ),
+        (
+            format!("{key}{alone}{key}").into(),
+            KeyError::SeveralKeys(2),
+        ),
+    ];
+    for (at, (bytes, expected)) in rows.into_iter().enumerate() {
+        assert_eq!(KeyMaterial::read(&bytes).unwrap_err(), expected, "row {at}");
     }
 }
 
@@ -278,7 +387,7 @@ fn what_is_no_key_is_refused_by_name() {
         (
             "certificate",
             b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----".to_vec(),
-            KeyError::Certificate,
+            KeyError::Certificate("certificate"),
         ),
         (
             "DH parameters",
