@@ -53,12 +53,12 @@ const BUDGETS: &[(&str, usize)] = &[
     ("storage", 329),
     ("telemetry", 1621),
     ("testing", 51),
-    ("token", 1729),
+    ("token", 1773),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 34377;
+const TOTAL: usize = 34421;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

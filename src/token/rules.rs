@@ -24,7 +24,10 @@ pub(super) fn typ(found: Option<&str>, is_own: bool) -> Result<(), Refusal> {
 pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<(), Refusal> {
     let signature = compact.signature();
     if signature.len() != 64 {
-        let detail = format!("the signature has {} bytes, not 64", signature.len());
+        let mut detail = format!("the signature has {} bytes, not 64", signature.len());
+        if is_der(signature) {
+            detail += ": it is DER, as openssl writes it, but ES256 takes r and s, 32 bytes each";
+        }
         return Err(Refusal::new(Reason::SignatureInvalid, detail));
     }
     if compact.verify(signer.key()) {
@@ -32,6 +35,20 @@ pub(super) fn signature(compact: &Compact<'_>, signer: &Signer<'_>) -> Result<()
     }
     let detail = "it was altered, or signed with a different key from the one in its `kid`";
     Err(Refusal::new(Reason::SignatureInvalid, detail))
+}
+
+/// Returns `true` for two integers in DER, as ECDSA writes r and s elsewhere.
+fn is_der(signature: &[u8]) -> bool {
+    match signature {
+        [0x30, length, 2, rest @ ..] => usize::from(*length) == rest.len() + 1,
+        _ => false,
+    }
+}
+
+/// Says so if `time` can only be meant in milliseconds: as seconds it is after the year 5138.
+fn in_milliseconds(name: &str, time: f64) -> Option<String> {
+    let what = format!("`{name}` is in milliseconds, but a token has seconds since 1970");
+    (1e11..1e14).contains(&time).then_some(what)
 }
 
 /// Checks the times; an unknown signer counts as a peer.
@@ -65,6 +82,12 @@ pub(super) fn times(
         );
         return Err(Refusal::new(Reason::TokenExpired, detail).with_clocks(time, Some(-ago)));
     }
+    // This shows nothing of the caller's clock.
+    if let Some(detail) = in_milliseconds("iat", issued_at)
+        .or_else(|| in_milliseconds("nbf", not_before.unwrap_or_default()))
+    {
+        return Err(Refusal::new(Reason::TokenNotYetValid, detail));
+    }
     if issued_at - now > lead {
         let ahead = issued_at - now;
         let detail = format!(
@@ -90,7 +113,8 @@ pub(super) fn times(
     let lifetime = expires_at - issued_at;
     if lifetime > max.as_secs_f64() {
         let most = max.as_secs();
-        let detail = format!("lives {lifetime:.0} s, at most {most} s are accepted");
+        let detail = in_milliseconds("exp", expires_at)
+            .unwrap_or_else(|| format!("lives {lifetime:.0} s, at most {most} s are accepted"));
         return Err(Refusal::new(Reason::TokenLifetimeTooLong, detail));
     }
     Ok(())
@@ -207,7 +231,14 @@ impl<'a> Parsed<'a> {
             Err(CompactError::Algorithm) if walk.goes_on() => {
                 Ok("3 parts, canonical base64url, JSON header")
             }
-            Err(error) => Err(malformed(error)),
+            Err(error) => {
+                let mut refusal = malformed(error);
+                if let Some(what) = surroundings(token) {
+                    refusal.detail +=
+                        &format!("; {what} around it, where the token must stand alone");
+                }
+                Err(refusal)
+            }
         };
         walk.rule(FORM, Some(form), |found| (*found).to_owned())?;
         let whole = parsed.ok();
@@ -254,6 +285,26 @@ impl<'a> Parsed<'a> {
     /// Returns a member of the header of a token whose form is not good.
     fn member(&self, name: &str) -> Option<&str> {
         self.loose.as_ref()?.header.get(name)?.as_str()
+    }
+}
+
+/// Names what stands before or after a token that was copied with more than itself.
+fn surroundings(token: &str) -> Option<&'static str> {
+    let first = token.chars().next()?;
+    let ends = [first, token.chars().next_back()?];
+    let scheme = token.get(.."Bearer ".len());
+    if first == '\u{feff}' {
+        Some("a byte order mark is")
+    } else if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer ")) {
+        Some("the scheme `Bearer ` is")
+    } else if ends
+        .iter()
+        .any(|end| "\"'`\u{2018}\u{2019}\u{201c}\u{201d}".contains(*end))
+    {
+        Some("quotes are")
+    } else {
+        let blank = |end: &char| end.is_whitespace() || *end == '\u{200b}';
+        ends.iter().any(blank).then_some("blanks are")
     }
 }
 

@@ -203,6 +203,81 @@ fn explain_goes_on_after_a_failure_and_says_how_to_fix_each() {
 }
 
 #[test]
+fn explain_names_what_copying_and_other_libraries_do_to_a_token() {
+    let folder = paired();
+    let token = token(&folder);
+    let token = token.trim();
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    let (header, payload) = signed.split_once('.').unwrap();
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let with = |name: &str| {
+        let mut claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        claims[name] = (claims["iat"].as_i64().unwrap() * 1000).into();
+        if name == "iat" {
+            claims["exp"] = (claims["exp"].as_i64().unwrap() * 1000).into();
+        }
+        let payload = BASE64_URL_SAFE_NO_PAD.encode(claims.to_string());
+        format!("{header}.{payload}.{}", "A".repeat(86))
+    };
+    let der = [&[0x30, 68, 2, 32][..], &[1; 32], &[2, 32], &[1; 32]].concat();
+    let der = BASE64_URL_SAFE_NO_PAD.encode(der);
+    for (text, rule, cause) in [
+        (
+            format!("\"{token}\"\n"),
+            "well formed",
+            "quotes are around it",
+        ),
+        (
+            format!("\u{201c}{token}\u{201d}"),
+            "well formed",
+            "quotes are around it",
+        ),
+        (format!("{token}'"), "well formed", "quotes are around it"),
+        (format!(" {token}"), "well formed", "blanks are around it"),
+        (
+            format!("{token}\u{a0}\n"),
+            "well formed",
+            "blanks are around it",
+        ),
+        (
+            format!("\u{feff}{token}\r\n"),
+            "well formed",
+            "a byte order mark is around it",
+        ),
+        (
+            format!("bearer {token}"),
+            "well formed",
+            "the scheme `Bearer ` is around it",
+        ),
+        (
+            format!("Bearer Bearer {token}"),
+            "well formed",
+            "the scheme `Bearer ` is around it",
+        ),
+        (
+            format!("{signed}.{der}"),
+            "signature",
+            "it is DER, as openssl writes it",
+        ),
+        (with("iat"), "times", "`iat` is in milliseconds"),
+        (with("exp"), "times", "`exp` is in milliseconds"),
+        (with("nbf"), "times", "`nbf` is in milliseconds"),
+    ] {
+        let run = folder
+            .run_with("token explain --home dpm", text.as_bytes())
+            .exits(1);
+        let start = format!("FAIL  {rule:<12}  ");
+        let line = run.stdout.lines().find(|line| line.starts_with(&start));
+        assert!(
+            line.is_some_and(|line| line.contains(cause)),
+            "{cause}: {}",
+            run.stdout
+        );
+        assert!(!run.stdout.contains(payload), "{}", run.stdout);
+    }
+}
+
+#[test]
 fn inspect_shows_tokens_of_any_algorithm_and_says_that_nothing_is_verified() {
     let folder = Folder::new();
     let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
