@@ -46,7 +46,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("jose", 1619),
     ("library", 315),
     ("program", 149),
-    ("properties", 1781),
+    ("properties", 1790),
     ("proto", 122),
     ("registry", 834),
     ("secret", 22),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 34421;
+const TOTAL: usize = 34430;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -267,11 +267,15 @@ pub fn has_placeholder(value: &str) -> bool {
 /// Goes through the names in the placeholders of `value`, those in defaults included. A name that
 /// is itself put together by placeholders is not among them.
 pub fn placeholders(value: &str) -> impl Iterator<Item = &str> {
-    let starts = value.split("${").skip(1);
-    starts.filter_map(|rest| rest.split([':', '}']).next())
+    let parts = value.split("${");
+    let starts = parts.clone().zip(parts.skip(1));
+    starts
+        .filter(|(before, _)| !before.ends_with('\\'))
+        .filter_map(|(_, rest)| rest.split([':', '}']).next())
 }
 
-/// Replaces the placeholders of `value`. A `${` without its `}` is text; there is no escape.
+/// Replaces the placeholders of `value`. A `${` without its `}` is text, and so is one after a
+/// backslash, which is dropped, as since Spring 6.2.
 ///
 /// # Errors
 ///
@@ -313,6 +317,13 @@ impl Resolver<'_> {
             let Some((inner, tail)) = split_outside(after, '}') else {
                 break;
             };
+            self.left = self.left.checked_sub(1).ok_or(PlaceholderError::TooLarge)?;
+            if let Some(text) = before.strip_suffix('\\') {
+                self.push(&mut out, text)?;
+                self.push(&mut out, "${")?;
+                rest = after;
+                continue;
+            }
             self.push(&mut out, before)?;
             let replacement = self.replacement(inner, depth)?;
             self.push(&mut out, &replacement)?;
@@ -337,7 +348,6 @@ impl Resolver<'_> {
         inner: &str,
         depth: usize,
     ) -> Result<Zeroizing<String>, PlaceholderError> {
-        self.left = self.left.checked_sub(1).ok_or(PlaceholderError::TooLarge)?;
         let below = depth.saturating_add(1);
         let (name, default) = match split_outside(inner, ':') {
             Some((name, default)) => (name, Some(default)),

@@ -1,10 +1,11 @@
-use crate::properties::bind::{Looked, PlaceholderError, has_placeholder, resolve};
+use crate::properties::bind::{Looked, PlaceholderError, has_placeholder, placeholders, resolve};
 
 fn lookup(name: &str) -> Option<Looked> {
     let text = match name {
         "a" => "1".to_owned(),
         "b" => "${a}2".to_owned(),
         "k" => "a".to_owned(),
+        "escaped" => "x\\${a}".to_owned(),
         "self" => "x${self}".to_owned(),
         "ping" => "${pong}".to_owned(),
         "pong" => "${ping}".to_owned(),
@@ -34,8 +35,16 @@ fn placeholders_are_resolved_as_spring_resolves_them() {
         ("${none:x:y}", "x:y"),
         ("${a:${none}}", "1"),
         ("${none:{x}}", "{x}"),
-        // No escape by backslash, and an open one is text.
-        ("\\${a}", "\\1"),
+        // After a backslash it is text, as since Spring 6.2, and so is an open one.
+        ("\\${a}", "${a}"),
+        ("\\${a}${a}", "${a}1"),
+        ("${a}\\${a}", "1${a}"),
+        ("\\\\${a}", "\\${a}"),
+        ("\\${a:${b}}", "${a:12}"),
+        ("${none:\\${a}}", "${a}"),
+        ("${escaped}", "x${a}"),
+        ("\\${a", "\\${a"),
+        ("\\$a", "\\$a"),
         ("${a", "${a"),
         ("$a {a} $", "$a {a} $"),
         ("{\"kty\":\"EC\"}", "{\"kty\":\"EC\"}"),
@@ -50,6 +59,7 @@ fn placeholders_are_resolved_as_spring_resolves_them() {
 
 #[test]
 fn placeholders_that_cannot_be_resolved_are_refused() {
+    let escaped = format!("{}{}", "\\${".repeat(20_000), "}".repeat(20_000));
     let deep = format!("{}a{}", "${".repeat(20_000), "}".repeat(20_000));
     for (value, error) in [
         // Spring's binder leaves this one as text.
@@ -59,6 +69,7 @@ fn placeholders_that_cannot_be_resolved_are_refused() {
         ("${ping}", PlaceholderError::Circle("ping".to_owned())),
         ("${bomb31}", PlaceholderError::TooLarge),
         (&deep, PlaceholderError::TooDeep),
+        (&escaped, PlaceholderError::TooLarge),
         ("${bomb40}", PlaceholderError::TooDeep),
         ("x${key}", PlaceholderError::PrivateKey("key".to_owned())),
         (
@@ -69,4 +80,11 @@ fn placeholders_that_cannot_be_resolved_are_refused() {
         assert_eq!(resolve(value, &lookup).unwrap_err(), error, "{value:.40}");
     }
     assert!(has_placeholder("a${b}") && !has_placeholder("a${b") && !has_placeholder("$b"));
+}
+
+#[test]
+fn names_behind_a_backslash_are_not_those_of_placeholders() {
+    let names = |value| placeholders(value).collect::<Vec<_>>();
+    assert_eq!(names("${a}\\${b}${c:${d}}"), ["a", "c", "d"]);
+    assert!(names("\\${a}").is_empty());
 }
