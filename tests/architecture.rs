@@ -43,7 +43,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("grpc", 5834),
     ("http", 287),
     ("identity", 207),
-    ("jose", 1619),
+    ("jose", 1643),
     ("library", 315),
     ("program", 149),
     ("properties", 1790),
@@ -53,12 +53,12 @@ const BUDGETS: &[(&str, usize)] = &[
     ("storage", 329),
     ("telemetry", 1621),
     ("testing", 51),
-    ("token", 1773),
+    ("token", 1771),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 34430;
+const TOTAL: usize = 34452;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -104,8 +104,33 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Finds the first character that a word processor puts in place of a quote or a blank, and says
+/// which it is.
+pub(super) fn typeset(text: &str) -> Option<(usize, String)> {
+    text.char_indices().find_map(|(at, c)| {
+        let (what, instead) = match c {
+            '\u{2018}'..='\u{201f}' | '\u{ab}' | '\u{bb}' => ("curly quote", "a straight quote"),
+            '\u{a0}' | '\u{2007}' | '\u{202f}' => ("no-break blank", "an ordinary blank or none"),
+            '\u{200b}'..='\u{200d}' | '\u{2060}' => ("blank without width", "nothing"),
+            _ => return None,
+        };
+        let code = u32::from(c);
+        Some((
+            at,
+            format!("it holds a {what}, U+{code:04X}, where {instead} belongs"),
+        ))
+    })
+}
+
 fn explain(text: &str, error: &serde_json::Error) -> JsonError {
     let at = offset(text, error);
+    // What a quote of another kind does shows only after it.
+    if let Some((offset, what)) = typeset(text).filter(|(offset, _)| *offset <= at)
+        && error.classify() != Category::Data
+    {
+        let problem = JsonProblem::Other(what);
+        return JsonError { problem, offset };
+    }
     let words = error.to_string();
     let message = words.rsplit_once(" at line ").map_or("", |(what, _)| what);
     let (problem, offset) = match error.classify() {
@@ -295,6 +320,36 @@ mod tests {
             (b"{\"nbf\":{,\"a\":1}}", "key must be a string", 8),
             (b"{/*c*/\"a\":1}", "key must be a string", 1),
             (b"{\"a\":1e400}", "number out of range", 9),
+            (
+                "{\u{201c}kty\u{201d}:1}".as_bytes(),
+                "it holds a curly quote, U+201C, where a straight quote belongs",
+                1,
+            ),
+            (
+                "{\"kty\u{201d}:\"EC\"}".as_bytes(),
+                "it holds a curly quote, U+201D, where a straight quote belongs",
+                5,
+            ),
+            (
+                "{\"kty\":\u{201c}EC\u{201d}}".as_bytes(),
+                "it holds a curly quote, U+201C, where a straight quote belongs",
+                7,
+            ),
+            (
+                "{\"a\":\"\u{a0}\",\u{a0}\"b\":1}".as_bytes(),
+                "it holds a no-break blank, U+00A0, where an ordinary blank or none belongs",
+                6,
+            ),
+            (
+                "{\"a\":1,\u{200b}\"b\":1}".as_bytes(),
+                "it holds a blank without width, U+200B, where nothing belongs",
+                7,
+            ),
+            (
+                "{\"a\":\"\u{201d}\",\"a\":1}".as_bytes(),
+                "the member `a` occurs twice",
+                11,
+            ),
         ];
         for (text, problem, at) in rows {
             let shown = String::from_utf8_lossy(text);

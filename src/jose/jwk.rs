@@ -262,7 +262,10 @@ fn coordinate(members: &Map<String, Value>, member: &'static str) -> Result<[u8;
 
 fn decode(member: &'static str, text: &str) -> Result<Vec<u8>, JwkProblem> {
     BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_cause| {
-        let why = if text.contains('=') {
+        let typeset = json::typeset(text);
+        let why = if let Some((_, what)) = &typeset {
+            what
+        } else if text.contains('=') {
             "it is padded with `=`"
         } else if text.contains(['+', '/']) {
             "it uses `+` or `/`, the alphabet of plain base64"

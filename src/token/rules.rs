@@ -294,18 +294,16 @@ fn surroundings(token: &str) -> Option<&'static str> {
     let ends = [first, token.chars().next_back()?];
     let scheme = token.get(.."Bearer ".len());
     if first == '\u{feff}' {
-        Some("a byte order mark is")
-    } else if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer ")) {
-        Some("the scheme `Bearer ` is")
-    } else if ends
-        .iter()
-        .any(|end| "\"'`\u{2018}\u{2019}\u{201c}\u{201d}".contains(*end))
-    {
-        Some("quotes are")
-    } else {
-        let blank = |end: &char| end.is_whitespace() || *end == '\u{200b}';
-        ends.iter().any(blank).then_some("blanks are")
+        return Some("a byte order mark is");
     }
+    if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer ")) {
+        return Some("the scheme `Bearer ` is");
+    }
+    ends.into_iter().find_map(|end| match end {
+        '"' | '\'' | '`' | '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' => Some("quotes are"),
+        '\u{200b}' => Some("blanks are"),
+        end => end.is_whitespace().then_some("blanks are"),
+    })
 }
 
 fn malformed(error: &CompactError) -> Refusal {

@@ -147,6 +147,42 @@ fn cs0206_another_thing_in_place_of_the_own_key() {
 }
 
 #[test]
+fn cs0201_names_the_quotes_and_blanks_of_a_word_processor() {
+    let peer = key();
+    let jwk = PublicJwk::write(peer.verifying_key(), &kid(&peer));
+    let x = peer.verifying_key().x();
+    for (content, named) in [
+        (jwk.replace('"', "\u{201d}"), "a curly quote, U+201D"),
+        (
+            jwk.replace("\"crv\"", "\u{2018}crv\u{2019}"),
+            "a curly quote, U+2018",
+        ),
+        (
+            jwk.replace(&x, &format!("{x}\u{201d}")),
+            "a curly quote, U+201D",
+        ),
+        (jwk.replace(',', ",\u{a0}"), "a no-break blank, U+00A0"),
+        (
+            jwk.replace(&x, &format!("{x}\u{a0}")),
+            "a no-break blank, U+00A0",
+        ),
+    ] {
+        let jwt_key = format!("{D}.dpe-dev.security.jwt-keys.key2");
+        let name = kid(&peer);
+        let lines = format!("{jwt_key}.fingerprint={name}\n{jwt_key}.content={content}\n");
+        let rest = deployment("dpe-dev", "dpe", &key());
+        let own = own_line(&key());
+        let report = Folder::new().check(format!("{own}{rest}{lines}"));
+        let found: Vec<_> = report.findings.iter().collect();
+        let message = found.iter().find(|found| found.code == Code::Cs0201);
+        let message = message
+            .map(|found| found.message.as_str())
+            .unwrap_or_default();
+        assert!(message.contains(named), "{named}: {found:?}");
+    }
+}
+
+#[test]
 fn cs0207_own_key_among_the_trusted() {
     let both = key();
     let text = own_line(&both) + &deployment("dpe-dev", "dpe", &both);
