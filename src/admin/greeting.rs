@@ -279,7 +279,8 @@ pub(super) async fn greet(
     {
         return Err(NotGrpc::Tls(failure));
     }
-    if tls.is_none() && is_web_server(address, limit).await {
+    // One that says nothing is not given the time again.
+    if tls.is_none() && ended.is_ok() && is_web_server(address, limit).await {
         return Err(NotGrpc::WebServer);
     }
     Err(match ended {
@@ -352,6 +353,7 @@ pub async fn list_engines(channel: AttachIdentity<Connection>) -> Result<Vec<Eng
 #[cfg(test)]
 mod tests {
     use tokio::io::duplex;
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -366,6 +368,20 @@ mod tests {
             .unwrap();
         drop(server);
         first
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn server_that_accepts_and_says_nothing_is_waited_for_once() {
+        let frozen = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = frozen.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (start, limit) = (Instant::now(), Duration::from_secs(5));
+
+        let greeted = greet(Either::Left(stream), address, None, limit).await;
+
+        assert!(matches!(greeted, Err(NotGrpc::Silent(_))));
+        // A timer ends up to a millisecond late.
+        assert!(start.elapsed() < limit + Duration::from_millis(10));
     }
 
     #[tokio::test]

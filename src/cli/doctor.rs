@@ -1,5 +1,6 @@
 //! `countersign doctor`: which layer between two modules fails, on which side, and how to fix it.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -70,13 +71,21 @@ async fn look(arguments: &Arguments, console: &Console) -> Answer {
     let on_screen = io::stdout().is_terminal() && console.format == Format::Text;
     let mut last = Vec::new();
     loop {
-        let diagnosis = diagnose(arguments).await?;
+        let printed = Cell::new(0);
+        let examined = diagnose(arguments, &|so_far: &Diagnosis| {
+            if !arguments.watch {
+                follow(so_far, &printed, console);
+            }
+        })
+        .await;
+        console.progress("");
+        let diagnosis = examined?;
         let now: Vec<_> = diagnosis.rows().map(Row::outcome).collect();
         let text = shown(&diagnosis, console, !arguments.watch)?;
         if arguments.watch && on_screen {
             console.answer(format!("\u{1b}[2J\u{1b}[H{text}"))?;
         } else if now != last {
-            console.answer(text)?;
+            console.answer(text.get(printed.get()..).unwrap_or_default())?;
         }
         if !arguments.watch {
             return Ok(exit(&diagnosis));
@@ -89,7 +98,28 @@ async fn look(arguments: &Arguments, console: &Console) -> Answer {
     }
 }
 
-async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Refused> {
+/// Writes what is known `so_far` beyond what is `printed`, and on a terminal how many peers are left.
+fn follow(so_far: &Diagnosis, printed: &Cell<usize>, console: &Console) {
+    console.progress("");
+    if console.format == Format::Text {
+        let text = visible(&in_words(so_far));
+        let new = text.get(printed.get()..).unwrap_or_default();
+        // What could not be written is tried again at the end, which reports the failure.
+        if console.answer(new).is_ok() {
+            printed.set(text.len());
+        }
+    }
+    let (open, all) = (
+        so_far.visits.iter().filter(|visit| !visit.has_ended()),
+        so_far.visits.len(),
+    );
+    let left = open.count();
+    if left > 0 {
+        console.progress(&format!("{} of {all} peers are examined", all - left));
+    }
+}
+
+async fn diagnose(arguments: &Arguments, show: &dyn Fn(&Diagnosis)) -> Result<Diagnosis, Refused> {
     let home = &arguments.home.home;
     let settings = match load(&arguments.home) {
         Ok(settings) => settings,
@@ -103,7 +133,7 @@ async fn diagnose(arguments: &Arguments) -> Result<Diagnosis, Refused> {
         peer: arguments.peer.clone(),
         timeout: arguments.timeout,
     };
-    doctor::examine(&settings, &options).await
+    doctor::examine(&settings, &options, show).await
 }
 
 fn load(HomeArguments { home, sets }: &HomeArguments) -> Result<Settings, LoadError> {
@@ -137,7 +167,8 @@ fn exit(diagnosis: &Diagnosis) -> Exit {
 /// Writes a diagnosis; as JSON over several lines if it is `whole`, the only one.
 fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String, Refused> {
     if console.format == Format::Text {
-        return Ok(visible(&in_words(diagnosis)));
+        let exit = exit(diagnosis) as u8;
+        return Ok(visible(&format!("{}exit {exit}\n", in_words(diagnosis))));
     }
     let shown = Shown {
         healthy: diagnosis.failed().is_none(),
@@ -153,22 +184,22 @@ fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String
     Ok(serialized(text)? + "\n")
 }
 
+/// Writes the layers that are known, in their order: what is added later only follows.
 fn in_words(diagnosis: &Diagnosis) -> String {
     let mut text = String::new();
     for row in &diagnosis.own {
         line(&mut text, row);
     }
-    let several = diagnosis.visits.len() > 1;
     for visit in &diagnosis.visits {
-        if several {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "\n{}", visit.peer);
-        }
-        for row in &visit.rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\n{}", visit.peer);
+        for row in visit.known() {
             line(&mut text, row);
         }
+        if !visit.has_ended() {
+            break;
+        }
     }
-    let _ = writeln!(text, "exit {}", exit(diagnosis) as u8);
     text
 }
 

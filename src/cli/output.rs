@@ -188,6 +188,15 @@ impl Console {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
+    /// Shows `text` on a terminal in place of the last one, without a line end; nowhere else.
+    #[expect(clippy::unused_self, reason = "only a holder of the console writes")]
+    pub(super) fn progress(&self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        if stderr.is_terminal() {
+            let _ = write!(stderr, "\r\u{1b}[K{text}");
+        }
+    }
+
     /// Warns beside the answer.
     pub(super) fn warn(&self, line: &str) {
         self.labelled("warning:", "33;1", line);

@@ -762,6 +762,60 @@ fn whatever_answers_is_named_within_the_timeout() {
 }
 
 #[test]
+fn layers_are_printed_while_the_next_one_is_not_answered() {
+    let folder = paired();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let doctor = to(port).replace("-o json", "--timeout 300s");
+    let mut child = command(&folder.path(""))
+        .args(doctor.split_whitespace())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+
+    let line = lines.find(|line| line.as_ref().unwrap().starts_with(" 4 tcp "));
+
+    // Only now does it get an answer: the end of its connection.
+    says(&line.unwrap().unwrap(), &["ok"]);
+    drop(silent);
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    says(&rest[0], &[" 5 tls "]);
+    says(&rest[1], &[" 6 grpc        FAIL"]);
+    assert_eq!(rest.last().unwrap(), "exit 5");
+    let mut stderr = String::new();
+    child.stderr.unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(stderr, "", "progress is for terminals");
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_removed_at_the_end() {
+    let folder = paired();
+    let binary = command(&folder.path(""));
+    let doctor = to(free_port()).replace("-o json", "");
+    let typed = format!("{} {doctor}", binary.get_program().display());
+    let shown = Command::new("script")
+        .args(["-qec", &typed, "/dev/null"])
+        .current_dir(folder.path(""))
+        .stdin(Stdio::null())
+        .output();
+    let Ok(shown) = shown else {
+        let required = std::env::var_os("COUNTERSIGN_REQUIRE_PEERS").is_some();
+        assert!(!required, "no `script`");
+        return;
+    };
+
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let (before, after) = shown
+        .rsplit_once("0 of 1 peers are examined")
+        .unwrap_or_else(|| panic!("{shown:?}"));
+    assert!(before.ends_with("\r\u{1b}[K"), "{shown:?}");
+    assert!(after.starts_with("\r\u{1b}[K"), "{shown:?}");
+    says(after, &["exit 5"]);
+}
+
+#[test]
 fn engine_that_gives_its_dpm_no_role_is_named_from_the_dpm() {
     let mut world = World::new();
     let other = "--set ataccama.one.platform.deployments.dpm-dev.security.roles[0]=VIEWER";

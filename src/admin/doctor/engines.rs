@@ -1,6 +1,8 @@
 //! Layer 10, seen from both ends: does the DPM reach its engines? A DPM examines itself and each
 //! engine; an engine examines its DPM.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -8,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::layers::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
-use super::report::{Layer, Row, Side, Visit};
+use super::report::{Layer, Live, Row, Side, Visitor};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::greeting::{Registry, is_listening, list_engines};
 use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
@@ -32,12 +34,12 @@ pub(super) fn no_such_peer(name: &str) -> Refused {
 }
 
 /// Visits the running DPM, which is `peer`, then its engines, as the dial-back does.
-pub(super) async fn visits(peer: &Peer<'_>) -> Result<Vec<Visit>, Refused> {
+pub(super) async fn visits(peer: &Peer<'_>, live: &Live<'_>) -> Result<(), Refused> {
     let doctor = peer.doctor;
     let wanted = doctor.options.peer.as_deref();
     let mut known = None;
     let title = format!("{} itself at {}", peer.name, peer.target);
-    let own = Visit::to(title, async |visit| {
+    let own = live.visit(title, async |visit| {
         let engines = list(visit, peer).await?;
         let trusted = doctor.settings.deployments.iter();
         let dpes = trusted.filter(|deployment| deployment.module.as_str() == "dpe");
@@ -56,23 +58,37 @@ pub(super) async fn visits(peer: &Peer<'_>) -> Result<Vec<Visit>, Refused> {
         visit.add(Row::skip(Layer::WayBack, detail));
         Ok(())
     });
-    let mut visits = vec![own.await];
+    own.await;
     let Some(roster) = known else {
-        return Ok(visits);
+        return Ok(());
     };
-    for engine in roster.wanted(wanted).take(MOST_VISITED) {
-        visits.push(of_engine(engine, doctor).await);
-    }
-    match wanted.filter(|_| visits.len() == 1 && !roster.lacks(wanted)) {
+    let engines = roster.wanted(wanted).take(MOST_VISITED);
+    let visits = all(engines.map(|engine| of_engine(engine, doctor, live))).await;
+    match wanted.filter(|_| visits == 0 && !roster.lacks(wanted)) {
         Some(name) if ![&*peer.name, "dpm"].iter().any(|own| same(own, name)) => {
             Err(no_such_peer(name))
         }
-        Some(_) | None => Ok(visits),
+        Some(_) | None => Ok(()),
     }
 }
 
+/// Carries out all `visits` at once, begun in their order; returns how many they are.
+async fn all(visits: impl Iterator<Item = impl Future<Output = ()>>) -> usize {
+    let mut open: Vec<_> = visits.map(Box::pin).collect();
+    let count = open.len();
+    poll_fn(|context| {
+        open.retain_mut(|visit| visit.as_mut().poll(context).is_pending());
+        if open.is_empty() {
+            Poll::Ready(count)
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
 /// Asks the running DPM for its engines.
-async fn list(visit: &mut Visit, peer: &Peer<'_>) -> Result<Vec<Engine>, Row> {
+async fn list(visit: &mut Visitor<'_>, peer: &Peer<'_>) -> Result<Vec<Engine>, Row> {
     if peer.target.port() == 0 {
         let detail = "this DPM's port changes at each start";
         return Err(Row::fail(Layer::Name, Side::Here, detail)
@@ -90,14 +106,14 @@ async fn list(visit: &mut Visit, peer: &Peer<'_>) -> Result<Vec<Engine>, Row> {
     Err(Row::fail(Layer::WayBack, Side::Here, detail))
 }
 
-async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
+async fn of_engine(engine: &Engine, doctor: &Doctor<'_>, live: &Live<'_>) {
     let status = match engine.status() {
         EngineStatus::Ready => String::new(),
         _ => format!(", {}", status_word(engine.status)),
     };
     let (id, owner) = (Untrusted(&engine.id), Untrusted(&engine.deployment));
     let title = format!("engine {id} of {owner} at {}{status}", address_of(engine));
-    let examined = Visit::to(title, async |visit| {
+    let examined = live.visit(title, async |visit| {
         if let Some(row) = not_trusted(engine, doctor) {
             let skipped = Layer::Name..row.layer;
             for (layer, _) in Layer::ALL
@@ -120,7 +136,7 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>) -> Visit {
         let peer = doctor.engine(engine).map_err(|row| Row { layer, ..row })?;
         dial(visit, &peer, engine).await
     });
-    examined.await
+    examined.await;
 }
 
 /// Says that the engine's deployment is not trusted.
@@ -138,7 +154,7 @@ fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     Some(row)
 }
 
-async fn dial(visit: &mut Visit, peer: &Peer<'_>, engine: &Engine) -> Result<(), Row> {
+async fn dial(visit: &mut Visitor<'_>, peer: &Peer<'_>, engine: &Engine) -> Result<(), Row> {
     let (channel, _) = layers::acquaint(visit, peer).await?;
     let mut client = EngineServiceClient::new(channel).max_decoding_message_size(64 * 1024);
     let (limit, question) = (peer.limit(), CheckStatusRequest {});
@@ -152,7 +168,7 @@ async fn dial(visit: &mut Visit, peer: &Peer<'_>, engine: &Engine) -> Result<(),
     Ok(())
 }
 
-/// More engines than this are not visited: each may take its time.
+/// More engines than this are not visited: they are all visited at once.
 const MOST_VISITED: usize = 50;
 
 /// More engines than this that left are not named.
@@ -238,12 +254,13 @@ fn is_called(engine: &Engine, name: &str) -> bool {
 }
 
 /// Visits a module that this one calls: its DPM, or another one.
-pub(super) async fn visit(peer: &Peer<'_>) -> Visit {
+pub(super) async fn visit(peer: &Peer<'_>, live: &Live<'_>) {
     let title = format!("{} at {}", peer.name, peer.target);
-    Visit::to(title, async |visit| examine(visit, peer).await).await
+    let examined = live.visit(title, async |visit| examine(visit, peer).await);
+    examined.await;
 }
 
-async fn examine(visit: &mut Visit, peer: &Peer<'_>) -> Result<(), Row> {
+async fn examine(visit: &mut Visitor<'_>, peer: &Peer<'_>) -> Result<(), Row> {
     let (channel, roles) = layers::acquaint(visit, peer).await?;
     let settings = peer.doctor.settings;
     let registry = settings.options.client.connection("dpm");
@@ -458,6 +475,10 @@ fn not_allowed(row: Row, owner: &str, file: &str) -> Row {
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+    use tokio::sync::Barrier;
 
     use super::super::peer::Options;
     use super::*;
@@ -580,6 +601,55 @@ mod tests {
 
         assert!(help.contains("dpe run"), "{help}");
         assert!(help.contains("service.hostname"), "{help}");
+    }
+
+    #[tokio::test]
+    async fn frozen_engines_are_all_asked_before_one_of_them_answers() {
+        const FROZEN: usize = 30;
+        let folder = tempfile::tempdir().unwrap();
+        pair(folder.path());
+        let home = folder.path().join("dpm");
+        let settings = Settings::load(&home, &ModuleKind::Dpm, [], &[]).unwrap();
+        let options = Options {
+            home,
+            peer: None,
+            timeout: Duration::from_secs(300),
+        };
+        let doctor = Doctor {
+            settings: &settings,
+            module: settings.module().unwrap(),
+            options: &options,
+        };
+        // Each accepts a connection, and keeps silent until all have one.
+        let reached = Arc::new(Barrier::new(FROZEN));
+        let mut engines = Vec::new();
+        for id in 0..FROZEN {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut engine = engine(id, EngineStatus::Ready);
+            engine.address = Some(wire::EngineAddress {
+                hostname: "127.0.0.1".to_owned(),
+                port: listener.local_addr().unwrap().port().into(),
+            });
+            engines.push(engine);
+            let reached = Arc::clone(&reached);
+            tokio::spawn(async move {
+                let (first, _) = listener.accept().await.unwrap();
+                reached.wait().await;
+                drop((first, listener));
+            });
+        }
+
+        let live = Live::new(Vec::new(), &|_| {});
+        let engines = engines.iter();
+        let count = all(engines.map(|engine| of_engine(engine, &doctor, &live))).await;
+
+        assert_eq!(count, FROZEN);
+        let diagnosis = live.end();
+        for (id, visit) in diagnosis.visits.iter().enumerate() {
+            assert!(visit.peer.starts_with(&format!("engine {id} of dpe-dev")));
+            assert_eq!(visit.rows[3].layer, Layer::Grpc);
+            assert!(visit.rows[3].detail.contains("without an answer"));
+        }
     }
 
     fn engine(id: usize, status: EngineStatus) -> Engine {

@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tower_layer::Layer as _;
 
 use super::peer::Peer;
-use super::report::{Layer, Outcome, Row, Side, Visit};
+use super::report::{Layer, Outcome, Row, Side, Visitor};
 use crate::admin::greeting::{NotGrpc, Stream, greet};
 use crate::clock::seconds_after;
 use crate::config::names::ROLES;
@@ -36,7 +36,7 @@ use crate::trust::Deployment;
 /// Connects and calls `WhoAmI`, which shows the clock and how the peer takes the token; returns the
 /// channel for more calls, and the roles that the peer gives this module.
 pub(super) async fn acquaint(
-    visit: &mut Visit,
+    visit: &mut Visitor<'_>,
     peer: &Peer<'_>,
 ) -> Result<(AttachIdentity<Connection>, String), Row> {
     let connection = reach(visit, peer).await?;
@@ -254,7 +254,7 @@ fn reply_text(status: &Status) -> String {
 }
 
 /// Examines the layers from the name to gRPC.
-async fn reach(visit: &mut Visit, peer: &Peer<'_>) -> Result<Connection, Row> {
+async fn reach(visit: &mut Visitor<'_>, peer: &Peer<'_>) -> Result<Connection, Row> {
     visit.start();
     let addresses = visit.found(resolve(peer).await?);
     let (plain, address) = visit.found(connect(peer, &addresses).await?);

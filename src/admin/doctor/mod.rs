@@ -20,16 +20,22 @@ use crate::config::{LoadError, Settings};
 use crate::diagnostic::{Code, CommandLine, Severity, redact};
 use crate::grpc::cause;
 use peer::Doctor;
+use report::Live;
 
 /// Examines what the module of `settings` can reach: its DPM, or, if it is one, itself and its
 /// engines.
 ///
 /// Connects and calls as the module does, changes nothing, and never panics because of an answer.
+/// `show` is called with the diagnosis at each layer that is added.
 ///
 /// # Errors
 ///
 /// When no peer fits [`Options::peer`].
-pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis, Refused> {
+pub async fn examine(
+    settings: &Settings,
+    options: &Options,
+    show: &dyn Fn(&Diagnosis),
+) -> Result<Diagnosis, Refused> {
     let module = match settings.module() {
         Ok(module) => module,
         Err(error) => {
@@ -51,13 +57,17 @@ pub async fn examine(settings: &Settings, options: &Options) -> Result<Diagnosis
         None if is_dpm => doctor.itself(),
         None => return Err(engines::no_such_peer(name)),
     };
-    let visits = match peer {
+    let peer = match peer {
         Err(row) => return Ok(Diagnosis::of_own(vec![row])),
-        Ok(peer) if peer.deployment.is_none() => engines::visits(&peer).await?,
-        Ok(peer) => vec![engines::visit(&peer).await],
+        Ok(peer) => peer,
     };
-    let own = vec![config(settings), key(settings)];
-    Ok(Diagnosis { own, visits })
+    let live = Live::new(vec![config(settings), key(settings)], show);
+    if peer.deployment.is_none() {
+        engines::visits(&peer, &live).await?;
+    } else {
+        engines::visit(&peer, &live).await;
+    }
+    Ok(live.end())
 }
 
 /// Makes the row of settings that can be used.

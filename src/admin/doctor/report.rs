@@ -1,5 +1,7 @@
 //! What the doctor found, as values.
 
+use std::cell::RefCell;
+
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -182,27 +184,92 @@ pub struct Visit {
     /// The layers.
     #[serde(rename = "layers")]
     pub rows: Vec<Row>,
-    /// When the wait for the next answer began; `None` before the first question.
-    #[serde(skip)]
-    since: Option<Instant>,
 }
 
 impl Visit {
-    /// Visits `peer`: `examine` adds the rows of its layers, and returns the one that fails.
-    pub(super) async fn to(
-        peer: String,
-        examine: impl AsyncFnOnce(&mut Self) -> Result<(), Row>,
-    ) -> Self {
-        let mut visit = Self {
-            peer,
-            rows: Vec::new(),
-            since: None,
-        };
-        if let Err(failed) = examine(&mut visit).await {
-            visit.add(failed);
+    /// Returns the layers that no later answer changes: TLS may still fail at the first bytes of
+    /// HTTP/2.
+    pub fn known(&self) -> &[Row] {
+        match self.rows.as_slice() {
+            [known @ .., last] if last.layer == Layer::Tls => known,
+            all => all,
         }
-        end(&mut visit.rows);
-        visit
+    }
+
+    /// Returns `true` if each layer was examined or cannot be reached.
+    pub fn has_ended(&self) -> bool {
+        self.rows
+            .last()
+            .is_some_and(|row| row.layer == Layer::WayBack)
+    }
+}
+
+/// A diagnosis that grows, and is shown at each step.
+pub(super) struct Live<'a> {
+    diagnosis: RefCell<Diagnosis>,
+    show: &'a dyn Fn(&Diagnosis),
+}
+
+impl<'a> Live<'a> {
+    /// Begins with the `own` layers.
+    pub(super) fn new(own: Vec<Row>, show: &'a dyn Fn(&Diagnosis)) -> Self {
+        let visits = Vec::new();
+        let diagnosis = RefCell::new(Diagnosis { own, visits });
+        Self { diagnosis, show }
+    }
+
+    /// Visits `peer`: `examine` adds the rows of its layers, and returns the one that fails.
+    pub(super) async fn visit(
+        &self,
+        peer: String,
+        examine: impl AsyncFnOnce(&mut Visitor<'_>) -> Result<(), Row>,
+    ) {
+        let number = self.change(|diagnosis| {
+            let rows = Vec::new();
+            diagnosis.visits.push(Visit { peer, rows });
+            diagnosis.visits.len() - 1
+        });
+        let (live, since) = (self, None);
+        let mut visitor = Visitor {
+            live,
+            number,
+            since,
+        };
+        if let Err(failed) = examine(&mut visitor).await {
+            visitor.add(failed);
+        }
+        visitor.change(end);
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Diagnosis) -> T) -> T {
+        let mut diagnosis = self.diagnosis.borrow_mut();
+        let changed = change(&mut diagnosis);
+        (self.show)(&diagnosis);
+        changed
+    }
+
+    /// Returns the diagnosis as it is.
+    pub(super) fn end(self) -> Diagnosis {
+        self.diagnosis.into_inner()
+    }
+}
+
+/// Adds what is found to a visit.
+pub(super) struct Visitor<'a> {
+    live: &'a Live<'a>,
+    /// The place of its visit.
+    number: usize,
+    /// When the wait for the next answer began; `None` before the first question.
+    since: Option<Instant>,
+}
+
+impl Visitor<'_> {
+    fn change(&self, change: impl FnOnce(&mut Vec<Row>)) {
+        self.live.change(|diagnosis| {
+            if let Some(visit) = diagnosis.visits.get_mut(self.number) {
+                change(&mut visit.rows);
+            }
+        });
     }
 
     /// Starts to measure how long answers take.
@@ -216,8 +283,10 @@ impl Visit {
             row.milliseconds = Some((since.elapsed().as_secs_f64() * 1e5).round() / 100.0);
             self.start();
         }
-        self.rows.retain(|earlier| earlier.layer != row.layer);
-        self.rows.push(row);
+        self.change(|rows| {
+            rows.retain(|earlier| earlier.layer != row.layer);
+            rows.push(row);
+        });
     }
 
     /// Adds the row of a layer that works, and passes on what the next layers need.
@@ -286,18 +355,16 @@ mod tests {
 
     #[tokio::test]
     async fn layers_after_the_first_failure_are_not_reached_and_it_decides() {
-        let visit = Visit::to("dpm-dev".to_owned(), async |visit: &mut Visit| {
+        let live = Live::new(Vec::new(), &|_| {});
+        let visit = live.visit("dpm-dev".to_owned(), async |visit| {
             visit.add(Row::ok(Layer::Name, "localhost"));
             Err(Row::fail(Layer::Tcp, Side::Peer, "refused"))
         });
-        let visit = visit.await;
+        visit.await;
+        let diagnosis = live.end();
         let mut states = vec![State::Ok, State::Fail];
         states.extend([State::NotReached; 6]);
-        let found: Vec<_> = visit.rows.iter().map(|row| row.state).collect();
-        let diagnosis = Diagnosis {
-            own: Vec::new(),
-            visits: vec![visit],
-        };
+        let found: Vec<_> = diagnosis.rows().map(|row| row.state).collect();
 
         assert_eq!(found, states);
         assert_eq!(diagnosis.failed().unwrap().layer, Layer::Tcp);
