@@ -8,8 +8,8 @@ use super::setting::{Setting, as_a_module_reads, is_not_remembered, trusted_key}
 use super::source::SettingsFile;
 use crate::config::AsWritten;
 use crate::config::names::{
-    CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, REVOKED,
-    ROLES,
+    CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, OWN_KEY,
+    REVOKED, ROLES,
 };
 use crate::diagnostic::CommandLine;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -290,11 +290,15 @@ pub(super) fn revoked(
         let run = CommandLine::new("countersign rotate run").option("file", own);
         run.option("peer-file", path).flag("now")
     });
+    let how = match own {
+        Some(_) => String::new(),
+        None => format!(": remove the line `{OWN_KEY}` from its own file, and pair again"),
+    };
     let undo = CommandLine::new("countersign revoke --undo").option("file", path);
     Refused::new(Kind::Taken, message)
-        .with_help(
-            "give its module a new key, or, only if the key was revoked by mistake, undo that:",
-        )
+        .with_help(format!(
+            "give its module a new key{how}; or, only if the key was revoked by mistake, undo that:"
+        ))
         .with_commands(rotate)
         .with_commands([undo.option("fingerprint", key.to_string())])
 }

@@ -115,7 +115,10 @@ pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), R
     let message = format!("the home of `{shown}` remembers the key {fingerprint} as revoked");
     let undo = CommandLine::new("countersign revoke --undo").option("file", path);
     Err(Refused::new(Kind::Conflict, message)
-        .with_help("make a new key for that module; only if this one was never lost:")
+        .with_help(format!(
+            "make a new key for that module: remove the line `{OWN_KEY}` from its own file, and \
+             pair again; only if this one was never lost:"
+        ))
         .with_commands([undo.option("fingerprint", fingerprint.to_string())]))
 }
 

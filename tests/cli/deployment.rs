@@ -309,6 +309,9 @@ fn revoked_key_stays_revoked() {
         "{}",
         run.stderr
     );
+    let advice = ["give its module a new key: remove the line", "--undo"];
+    let [new, undo] = advice.map(|text| run.stderr.find(text).unwrap());
+    assert!(new < undo, "{}", run.stderr);
 }
 
 #[test]
