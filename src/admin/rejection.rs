@@ -3,9 +3,11 @@
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::iter;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use crate::clock::from_rfc3339;
 use crate::engine::FailureKind;
 use crate::files;
 use crate::token::Reason;
@@ -32,7 +34,21 @@ pub const REFUSED: &[&str] = &[
 /// The event of an engine that was refused a registration.
 pub const REGISTER_REFUSED: &str = "registerRefused";
 
+/// The event of a caller that did not complete a TLS handshake.
+const TLS_FAILED: &str = "tlsHandshakeFailed";
+
 impl Rejection {
+    /// Returns when it was logged.
+    fn time(&self) -> Option<SystemTime> {
+        from_rfc3339(self.text("@timestamp")?)
+    }
+
+    /// Returns how many events its line stands for.
+    fn count(&self) -> u64 {
+        let more = self.members.get("suppressed").and_then(Value::as_u64);
+        more.unwrap_or_default().saturating_add(1)
+    }
+
     /// Returns a member of the log line, such as `reason` or `fingerprint`.
     pub fn text(&self, member: &str) -> Option<&str> {
         self.members.get(member).and_then(Value::as_str)
@@ -107,19 +123,55 @@ const MOST_READ: u64 = 16 * 1024 * 1024;
 /// Longer than any line that a module logs: 8192 characters, and a few members more.
 const LONGEST_LINE: usize = 256 * 1024;
 
+/// Finds the newest registration, or TLS handshake before one, that the module whose log is at
+/// `file` refused after `since`, and counts those of the same reason and key.
+pub fn refused_registration(file: &Path, since: SystemTime) -> Option<(Rejection, u64)> {
+    let file = log_of(file);
+    let text = tail(&file).ok()?;
+    let lines = text.split(|byte| *byte == b'\n').rev();
+    let all = lines.filter_map(|line| refusal(line, &["authRejected", TLS_FAILED]));
+    let mut refused = all
+        .map(|members| Rejection {
+            file: file.clone(),
+            members,
+        })
+        .take_while(|line| line.time().is_some_and(|time| time >= since))
+        .filter(|line| {
+            let method = line.text("method");
+            method.is_none_or(|method| method.ends_with("/RegisterEngine"))
+        });
+    let newest = refused.next()?;
+    let like = refused.filter(|line| {
+        ["reason", "fingerprint"]
+            .iter()
+            .all(|member| line.text(member) == newest.text(member))
+    });
+    let count = like.fold(newest.count(), |count, line| {
+        count.saturating_add(line.count())
+    });
+    Some((newest, count))
+}
+
 fn newest_in(file: PathBuf, events: &[&str]) -> io::Result<Option<Rejection>> {
-    let mut log = files::open(&file)?;
+    let text = tail(&file)?;
+    let mut lines = text.split(|byte| *byte == b'\n').rev();
+    let found = lines.find_map(|line| refusal(line, events));
+    Ok(found.map(|members| Rejection { file, members }))
+}
+
+/// Reads the end of a log, from the beginning of a line.
+fn tail(file: &Path) -> io::Result<Vec<u8>> {
+    let mut log = files::open(file)?;
     let start = log.metadata()?.len().saturating_sub(MOST_READ);
     log.seek(SeekFrom::Start(start))?;
     let mut text = Vec::new();
     log.take(MOST_READ).read_to_end(&mut text)?;
-    let mut lines = text.split(|byte| *byte == b'\n');
     if start > 0 {
-        // Its beginning was not read.
-        lines.next();
+        // The beginning of its first line was not read.
+        let whole = text.iter().position(|byte| *byte == b'\n');
+        text.drain(..whole.unwrap_or(text.len()));
     }
-    let found = lines.rev().find_map(|line| refusal(line, events));
-    Ok(found.map(|members| Rejection { file, members }))
+    Ok(text)
 }
 
 fn refusal(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
@@ -134,7 +186,8 @@ fn refusal(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
     let [event, reason, detail] =
         ["eventId", "reason", "detail"].map(|member| members.get(member).and_then(Value::as_str));
     // A line that says nothing hides none that does.
-    let is_refusal = reason.is_some() || event == Some(REGISTER_REFUSED) && detail.is_some();
+    let is_refusal = reason.is_some()
+        || matches!(event, Some(REGISTER_REFUSED | TLS_FAILED)) && detail.is_some();
     (events.contains(&event?) && is_refusal).then_some(members)
 }
 
@@ -164,6 +217,41 @@ mod tests {
         let found = newest(&path, REJECTED).unwrap().unwrap();
 
         assert_eq!(found.reason(), Some(Reason::KeyRevoked));
+    }
+
+    #[test]
+    fn refused_registrations_are_counted_of_one_reason_and_key_and_a_recent_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let line = |time: &str, key: &str, method: &str, suppressed: u64| {
+            let time = format!("2026-01-31T12:{time}.000+00:00");
+            let line = serde_json::json!({"@timestamp": time, "eventId": "authRejected",
+                "reason": "KEY_UNKNOWN", "fingerprint": key, "method": method,
+                "suppressed": suppressed});
+            format!("{line}\n")
+        };
+        let register = "/countersign.registry.v1.EngineRegistryService/RegisterEngine";
+        let lines = [
+            line("00:00", "a", register, 100),
+            line("01:00", "a", register, 4),
+            line("01:30", "b", register, 50),
+            line("02:00", "a", register, 6),
+            line(
+                "02:01",
+                "a",
+                "/countersign.identity.v1.IdentityService/WhoAmI",
+                9,
+            ),
+        ];
+        fs::write(&path, lines.concat()).unwrap();
+        let since = |time: &str| from_rfc3339(time).unwrap();
+
+        let (newest, count) = refused_registration(&path, since("2026-01-31T12:00:30Z")).unwrap();
+        let none = refused_registration(&path, since("2026-01-31T12:02:01Z"));
+
+        assert_eq!(newest.reason(), Some(Reason::KeyUnknown));
+        assert_eq!((newest.text("fingerprint"), count), (Some("a"), 12));
+        assert!(none.is_none());
     }
 
     #[test]

@@ -238,6 +238,54 @@ fn key_that_was_replaced_is_trusted_beside_the_old_one_by_the_pair_that_is_print
 }
 
 #[test]
+fn engine_that_the_dpm_itself_refuses_is_not_to_be_started() {
+    let mut world = World::new();
+    replace_key(&world.folder, DPE);
+    let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
+    let _dpe = Running::start(&world.folder, &dpe);
+    world.dpm.until("authRejected");
+    // Another thread writes the file.
+    let log = "dpm/log/spring-boot-logger.json.log";
+    while !world.folder.read(log).contains("authRejected") {
+        std::thread::yield_now();
+    }
+    let port = world.to_dpm.rsplit('=').next().unwrap();
+    let own = format!("--set ataccama.server.grpc.port={port}");
+
+    let run = world.doctor("dpm", &own).exits(4);
+
+    says(
+        &run.stdout,
+        &[
+            "registered engines: 0; none of dpe-dev; this DPM itself refuses an engine: KEY_UNKNOWN, once in the last 2 minutes",
+            "countersign explain --log dpm/log",
+            "countersign pair --one-side dpm=dpm/etc/application.properties",
+        ],
+    );
+    assert!(!run.stdout.contains("start the engine"), "{run:#?}");
+}
+
+#[test]
+fn dpm_that_listens_on_loopback_only_is_not_taken_for_one_that_does_not_run() {
+    let world = World::new();
+    let port = world.to_dpm.rsplit('=').next().unwrap();
+    let elsewhere = "--set ataccama.client.connection.dpm.host=127.0.0.2";
+
+    let failure = fails(world.doctor("dpe", elsewhere), "tcp", "peer", 5);
+
+    let command = format!("countersign pair dpm={DPM} dpe={DPE} --address dpm=127.0.0.2");
+    says(
+        &failure,
+        &[
+            &format!("listens on loopback only, at 127.0.0.1:{port}"),
+            "`countersign.server.address` in its file",
+            &command,
+        ],
+    );
+    assert!(!failure.contains("dpm run"), "{failure}");
+}
+
+#[test]
 fn own_name_that_the_other_file_does_not_have_is_fixed_by_the_line_that_is_printed() {
     let world = World::new();
     let folder = &world.folder;

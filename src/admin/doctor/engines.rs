@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use super::layers::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
+use super::refusals::refuses;
 use super::report::{Layer, Live, Row, Side, Visitor};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::greeting::{Registry, is_listening, list_engines};
@@ -47,6 +48,7 @@ pub(super) async fn visits(peer: &Peer<'_>, live: &Live<'_>) -> Result<(), Refus
         let roster = known.insert(Roster::new(engines, names.collect()));
         let detail = roster.detail(wanted);
         if roster.lacks(wanted) {
+            refuses(peer, &detail)?;
             let engine = doctor.remedy_of_engine();
             let [run, more] = ["countersign dpe run", "countersign doctor"]
                 .map(|verb| engine.at_peer(|home| CommandLine::new(verb).option("home", home)));
@@ -437,6 +439,7 @@ fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
             .helps(peer.remedy.check()),
         Some((FailureKind::NotDialled, None)) => fail(registry, detail).helps(peer.remedy.check()),
         Some((FailureKind::NotReached, None)) => fail(between, detail)
+            .helps(loopback_only(peer))
             .help(format!("does the engine run? {}", peer.doctor.remedy_of_engine().start()))
             .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there"),
         None
@@ -451,6 +454,20 @@ fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
         )) => fail(between, detail).help(
             "run doctor again after the DPM has dialled it again; the DPM logs the result at `engineCheckFailed`",
         ),
+    })
+}
+
+/// Says of an engine that is examined that it listens for this host alone.
+fn loopback_only(peer: &Peer<'_>) -> Option<String> {
+    let settings = peer.doctor.settings;
+    let is_so =
+        settings.own.module.as_str() != "dpm" && settings.options.server.address.is_loopback();
+    let file = peer.remedy.own_file();
+    is_so.then(|| {
+        format!(
+            "it listens on loopback only: `countersign.server.address` in {file}; for a DPM on \
+             another host, pair with `countersign pair --address`"
+        )
     })
 }
 

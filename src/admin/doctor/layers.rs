@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -17,13 +17,13 @@ use tower_layer::Layer as _;
 
 use super::peer::Peer;
 use super::report::{Layer, Outcome, Row, Side, Visitor};
-use crate::admin::greeting::{NotGrpc, Stream, greet};
+use crate::admin::greeting::{NotGrpc, Stream, greet, is_listening};
 use crate::clock::seconds_after;
 use crate::config::names::ROLES;
 use crate::diagnostic::{Code as Cs, CommandLine};
 use crate::grpc::tls::{ClientFailure, Shown};
 use crate::grpc::{
-    AttachIdentity, ConnectError, Connection, OwnKey, call, callee_time, cause, code_name,
+    AttachIdentity, ConnectError, Connection, OwnKey, Target, call, callee_time, cause, code_name,
     is_loopback, is_proved, reason_of, refusal_of, summary_and_detail,
 };
 use crate::properties::name::Pattern;
@@ -314,6 +314,14 @@ async fn connect(peer: &Peer<'_>, addresses: &[SocketAddr]) -> Outcome<(TcpStrea
     }
     let side = peer.deployment.as_ref().map_or(Side::Here, |_| Side::Peer);
     let row = Row::fail(Layer::Tcp, side, failed.join("; "));
+    if all_refused && let Some(open) = on_loopback(peer, addresses).await {
+        return Err(row
+            .help(format!(
+                "a program listens on loopback only, at {open}; if it is {}:",
+                peer.name
+            ))
+            .helps(peer.remedy.listen(peer.target.host())));
+    }
     Err(if all_refused {
         row.help(format!("no program listens there; {}", peer.remedy.start()))
             .help(&peer.remedy.port)
@@ -321,6 +329,26 @@ async fn connect(peer: &Peer<'_>, addresses: &[SocketAddr]) -> Outcome<(TcpStrea
         row.help("the host is down, or a firewall drops the connection")
             .help(&peer.remedy.host)
     })
+}
+
+/// Returns where a program listens on loopback, if `addresses` are of this host.
+async fn on_loopback(peer: &Peer<'_>, addresses: &[SocketAddr]) -> Option<Target> {
+    let mut own = addresses.iter().map(|address| (address.ip(), 0));
+    // Only an address of this host can be listened on.
+    if !own.any(|address| UdpSocket::bind(address).is_ok()) {
+        return None;
+    }
+    for host in [
+        Ipv4Addr::LOCALHOST.into(),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    ] {
+        let there = Target::new(&host.to_string(), peer.target.port());
+        let is_tried = addresses.iter().any(|address| address.ip() == host);
+        if !is_tried && is_listening(&there, peer.limit()).await {
+            return Some(there);
+        }
+    }
+    None
 }
 
 async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) -> Outcome<Stream> {

@@ -6,6 +6,7 @@
 mod engines;
 mod layers;
 mod peer;
+mod refusals;
 mod report;
 
 pub use peer::Options;

@@ -320,6 +320,20 @@ impl Remedy<'_> {
         vec![planned.unwrap_or_else(|| command.to_string())]
     }
 
+    /// Says how the peer comes to listen for others than its own host, which dial it at `host`.
+    pub(super) fn listen(&self, host: &str) -> Vec<String> {
+        let setting = "`countersign.server.address` in its file says where it listens";
+        let words = "`countersign pair --address` has it listen for other hosts";
+        let Other::Here(home) = &self.other else {
+            return vec![setting.to_owned(), words.to_owned()];
+        };
+        let (own, file) = (&self.settings.own.module, &self.settings.home.file);
+        let pair = CommandLine::new("countersign pair").named(&self.kind, home.join(FILE));
+        let both = pair.named(own, file);
+        let command = both.option("address", format!("{}={host}", self.kind));
+        vec![setting.to_owned(), format!("{words}: {command}")]
+    }
+
     /// Says how to pair the two over two machines; a key is added if one `is_known`.
     fn exchange(&self, tls: bool, is_known: bool) -> Vec<String> {
         let (own, file) = (&self.settings.own.module, &self.settings.home.file);
