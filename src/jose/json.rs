@@ -282,6 +282,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn what_is_not_strict_is_refused_where_a_person_would_point() {
         let deep = format!("{{\"a\":{}", "[".repeat(2000));
         let rows: &[(&[u8], &str, usize)] = &[

@@ -234,8 +234,8 @@ impl<'a> Parsed<'a> {
             Err(error) => {
                 let mut refusal = malformed(error);
                 if let Some(what) = surroundings(token) {
-                    refusal.detail +=
-                        &format!("; {what} around it, where the token must stand alone");
+                    refusal.detail =
+                        format!("{error}; {what} around it, where the token must stand alone");
                 }
                 Err(refusal)
             }

@@ -203,6 +203,7 @@ fn explain_goes_on_after_a_failure_and_says_how_to_fix_each() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn explain_names_what_copying_and_other_libraries_do_to_a_token() {
     let folder = paired();
     let token = token(&folder);
