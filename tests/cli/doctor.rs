@@ -785,8 +785,10 @@ fn layers_are_printed_while_the_next_one_is_not_answered() {
     says(&rest[1], &[" 6 grpc        FAIL"]);
     assert_eq!(rest.last().unwrap(), "exit 5");
     let mut stderr = String::new();
-    child.stderr.unwrap().read_to_string(&mut stderr).unwrap();
+    let mut errors = child.stderr.take().unwrap();
+    errors.read_to_string(&mut stderr).unwrap();
     assert_eq!(stderr, "", "progress is for terminals");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
 }
 
 #[test]
