@@ -19,7 +19,7 @@ use view::View;
 use super::change::Change;
 use super::deployments::{revoked, trusting_too};
 use super::error::{Kind, Refused};
-use super::handover::{HandOver, Purpose};
+use super::handover::{HandOver, Introduction, Purpose};
 use super::setting::is_not_remembered;
 use super::source::SettingsFile;
 use super::write::place_of;
@@ -52,31 +52,17 @@ pub fn plan(
     theirs: Option<&HandOver>,
     options: &Options,
 ) -> Result<Plan, Refused> {
-    let mut places = BTreeSet::new();
-    for member in members {
-        if !places.insert(place_of(&member.path)?) {
-            let message = format!(
-                "two modules have the same file, `{}`",
-                member.path.display()
-            );
-            return Err(Refused::new(Kind::Usage, message));
-        }
-    }
-    let mut options = options.clone();
-    options.tls |= !options.plaintext && members.iter().any(Member::is_remote);
+    have_files_of_their_own(members)?;
+    let mut settled = options.clone();
+    settled.tls |= !options.plaintext && members.iter().any(Member::is_remote);
     match (theirs.map(|theirs| (theirs, &theirs.purpose)), members) {
         (Some((theirs, Purpose::Rotate { signs })), [member]) => {
             return accept_key(&member.path, theirs, *signs);
         }
         (Some((_, Purpose::Pair(theirs))), _) => {
-            let environment = &mut options.environment;
+            let environment = &mut settled.environment;
             environment.get_or_insert_with(|| theirs.environment.clone());
-            options.tls |= theirs.tls.is_some();
-            if theirs.is_remote() && theirs.tls.is_none() && !options.plaintext {
-                let message = "the other side is reached beyond its own host without TLS";
-                let help = "have the block made without `--plaintext`; on a trusted network, add `--plaintext` here, too";
-                return Err(Refused::new(Kind::Conflict, message).with_help(help));
-            }
+            settled.tls |= theirs.tls.is_some();
         }
         _ => {}
     }
@@ -86,33 +72,13 @@ pub fn plan(
         .collect::<Result<Vec<_>, _>>()?;
     if let [view] = &*views {
         // Its block must not promise what its listener refuses.
-        options.tls |= view.has_tls();
+        settled.tls |= view.has_tls();
     }
-    let promises = theirs.is_some_and(|theirs| match &theirs.purpose {
-        Purpose::Pair(of) => of.tls.is_some(),
-        Purpose::Rotate { .. } => true,
-    });
-    if theirs.is_some() && !promises && views.iter().any(View::has_tls) {
-        let message = "the other side would do without TLS, which is on here";
-        let help = "have it make its block again, with `--tls`";
-        return Err(Refused::new(Kind::Conflict, message).with_help(help));
+    if let Some(Purpose::Pair(theirs)) = theirs.map(|theirs| &theirs.purpose) {
+        agrees(theirs, &views, options)?;
     }
     has_a_way_back(members, &views)?;
-    let mut taken = names_of(&views);
-    let mut sides: Vec<Side> = Vec::new();
-    for (at, view) in views.iter().enumerate() {
-        let side = view.settle(&peers_of(&views, at), &taken, &options)?;
-        let name = &side.hand_over.deployment;
-        taken.insert(name.uniform());
-        let mut others = sides
-            .iter()
-            .map(|other| other.hand_over.deployment.uniform());
-        if others.any(|other| other == name.uniform()) {
-            let message = format!("both deployments would be called `{name}`");
-            return Err(Refused::new(Kind::Usage, message));
-        }
-        sides.push(side);
-    }
+    let sides = settle(&views, &settled)?;
     let mut files = Vec::new();
     for (at, (view, side)) in views.iter().zip(&sides).enumerate() {
         let here = peers_of(&sides, at);
@@ -121,7 +87,7 @@ pub fn plan(
         if side.certificate.is_some() {
             view.has_no_other_in_plaintext(&peers, &peers_of(members, at))?;
         }
-        files.extend(view.trusting(side, &peers, &options)?);
+        files.extend(view.trusting(side, &peers, &settled)?);
     }
     let certificates = sides.iter().filter_map(|side| side.certificate.as_ref());
     let mut first: Vec<_> = certificates.flat_map(|own| own.new.clone()).collect();
@@ -145,6 +111,56 @@ pub fn plan(
             .with_findings(change.findings));
     }
     Ok(Plan { sides, change })
+}
+
+fn have_files_of_their_own(members: &[Member]) -> Result<(), Refused> {
+    let mut places = BTreeSet::new();
+    for member in members {
+        if !places.insert(place_of(&member.path)?) {
+            let file = member.path.display();
+            let message = format!("two modules have the same file, `{file}`");
+            return Err(Refused::new(Kind::Usage, message));
+        }
+    }
+    Ok(())
+}
+
+/// Fails if `theirs` would do without TLS where it is on here, or beyond its own host.
+fn agrees(theirs: &Introduction, views: &[View<'_>], options: &Options) -> Result<(), Refused> {
+    let (message, help) = if theirs.tls.is_some() {
+        return Ok(());
+    } else if views.iter().any(View::has_tls) {
+        (
+            "the other side would do without TLS, which is on here",
+            "have it make its block again, with `--tls`",
+        )
+    } else if theirs.is_remote() && !options.plaintext {
+        (
+            "the other side is reached beyond its own host without TLS",
+            "have the block made without `--plaintext`; on a trusted network, add `--plaintext` here, too",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Refused::new(Kind::Conflict, message).with_help(help))
+}
+
+/// Settles the name and the key of each module.
+fn settle(views: &[View<'_>], options: &Options) -> Result<Vec<Side>, Refused> {
+    let mut taken = names_of(views);
+    let mut names = BTreeSet::new();
+    let mut sides = Vec::new();
+    for (at, view) in views.iter().enumerate() {
+        let side = view.settle(&peers_of(views, at), &taken, options)?;
+        let name = &side.hand_over.deployment;
+        taken.insert(name.uniform());
+        if !names.insert(name.uniform()) {
+            let message = format!("both deployments would be called `{name}`");
+            return Err(Refused::new(Kind::Usage, message));
+        }
+        sides.push(side);
+    }
+    Ok(sides)
 }
 
 /// Fails if an engine is on another host than a DPM that listens on its own alone.

@@ -63,7 +63,7 @@ enum Command {
     /// Run two modules that pair, reach READY and refuse bad calls
     Demo(demo::Arguments),
     /// Pair two modules: make their keys and let each trust the other
-    Pair(pair::Arguments),
+    Pair(Box<pair::Arguments>),
     /// Check properties files before a start
     ///
     /// One file is checked on its own; two or more are also compared with each other. Exit code 1

@@ -795,9 +795,9 @@ fn with_engines(count: usize) -> String {
 #[test]
 fn engines_are_paired_with_one_dpm_in_one_plan() {
     let folder = Folder::new();
-    let five = with_engines(5);
+    let all = with_engines(5);
 
-    let run = folder.run(&five).exits(0);
+    let run = folder.run(&all).exits(0);
 
     for name in [
         "dpe-dev",
@@ -814,7 +814,7 @@ fn engines_are_paired_with_one_dpm_in_one_plan() {
         trusts(&folder, &file, "dpm-dev", DPM);
         folder.run(&format!("check {DPM} {file}")).exits(0);
     }
-    let again = folder.run(&five).exits(0);
+    let again = folder.run(&all).exits(0);
     assert!(again.stdout.ends_with("nothing to do\n"), "{again:#?}");
     let more = format!("{} fast:dpe=f/etc/application.properties", with_engines(6));
     let more = folder.run(&format!(

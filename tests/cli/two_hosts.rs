@@ -64,12 +64,11 @@ fn hosts(of: &str) -> Option<[Host; 2]> {
 impl Host {
     fn command(&self, line: &str) -> Command {
         let binary = Path::new(env!("CARGO_BIN_EXE_countersign"));
-        let path = std::env::var("PATH").unwrap();
         let folder = binary.parent().unwrap().display();
+        let script = format!("PATH={folder}:$PATH; {line}");
         let mut command = Command::new("ip");
         command
-            .args(["netns", "exec", &self.namespace, "sh", "-c", line])
-            .env("PATH", format!("{folder}:{path}"))
+            .args(["netns", "exec", &self.namespace, "sh", "-c", &script])
             .current_dir(self.folder.path(""))
             .stdin(Stdio::null());
         command
@@ -86,10 +85,10 @@ impl Host {
     /// Starts what `output` names as the last command for this host.
     fn start(&self, output: &Output) -> Running {
         let said = String::from_utf8_lossy(&output.stderr);
-        let next = said
+        let mut next = said
             .lines()
             .filter_map(|line| Some(line.split_once("here: ")?.1));
-        let run = next.last().unwrap();
+        let run = next.next_back().unwrap();
         Running::of(self.command(&format!("exec {run}")))
     }
 }

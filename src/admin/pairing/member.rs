@@ -105,14 +105,12 @@ impl Address {
             ModuleKind::Dpe => Some(8532),
             ModuleKind::Other(_) => None,
         };
-        match self.port.or_else(|| written.unwrap_or(default)) {
-            Some(port) => Ok(Target::new(host, port)),
-            None => {
-                let message = format!("the file does not say which port the {module} has");
-                let help = format!("add it: `--address {module}={host}:PORT`");
-                Err(Refused::new(Kind::Usage, message).with_help(help))
-            }
+        if let Some(port) = self.port.or_else(|| written.unwrap_or(default)) {
+            return Ok(Target::new(host, port));
         }
+        let message = format!("the file does not say which port the {module} has");
+        let help = format!("add it: `--address {module}={host}:PORT`");
+        Err(Refused::new(Kind::Usage, message).with_help(help))
     }
 
     /// Returns what the `file` of the module of type `module` lacks to be reached here. It listens
@@ -129,7 +127,8 @@ impl Address {
             Ok(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
             _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         };
-        if let Some(at) = listen.or((self.is_remote() && !is_open(file)).then_some(any)) {
+        let is_opened = self.is_remote() && !is_open(file);
+        if let Some(at) = listen.or_else(|| is_opened.then_some(any)) {
             settings.push(Setting::new(LISTEN, at.to_string()));
         }
         let port = self.port.map(|port| port.to_string());
@@ -189,12 +188,10 @@ pub(super) fn connection(
     let kinds = [&member.module, &peer.module].map(ModuleKind::of);
     let is_local = member.address.is_none() && !is_open(file);
     let is_near = here && is_local && matches!(kinds, [ModuleKind::Dpe, _]);
-    let given = peer.address.as_ref().map(|target| match is_near {
-        true => Target::new("localhost", target.port()),
-        false => target.clone(),
-    });
-    let Some(target) = given else {
-        return Vec::new();
+    let target = match &peer.address {
+        Some(far) if is_near => Target::new("localhost", far.port()),
+        Some(far) => far.clone(),
+        None => return Vec::new(),
     };
     let mut settings = Vec::new();
     if !matches!(kinds, [ModuleKind::Dpm, ModuleKind::Dpe]) {

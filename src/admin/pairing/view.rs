@@ -16,7 +16,7 @@ use crate::config::TlsEnd;
 use crate::config::names::{DEPLOYMENTS, OWN_KEY, OWN_NAME, PINS};
 use crate::diagnostic::{CommandLine, Findings};
 use crate::identity::{DeploymentName, Environment, NameError};
-use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey};
+use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey, VerifyingKey};
 use crate::properties::FileText;
 use crate::properties::name::{same, uniform};
 
@@ -106,50 +106,20 @@ impl<'a> View<'a> {
         options: &Options,
     ) -> Result<Side, Refused> {
         let member = self.member;
-        let path = member.path.display();
+        let module = &member.module;
         let (key, key_id) = self.settle_key()?;
         let mut own = Vec::new();
         if self.key.is_none() {
             own.push(own_key(OWN_KEY, &key, &key_id));
         }
-        let mut known = peers.iter().filter_map(|peer| {
-            let owner = peer.trusts.owner_of(key.verifying_key())?;
-            Some((owner, peer.trusts.environment(owner)))
-        });
-        let (owner, written) = known.next().unzip();
-        let theirs = written
-            .flatten()
-            .and_then(|name| Environment::new(name).ok());
-        let environment = match options.environment.clone().or(theirs) {
-            Some(environment) => environment,
-            None => Environment::new("dev").map_err(|error| no_name(member, error))?,
-        };
-        let found = self.text(OWN_NAME);
-        let module = &member.module;
-        let mut default = format!("{module}-{environment}");
-        let mut number = 1;
-        while taken.contains(&uniform(&default)) {
-            number += 1;
-            default = format!("{module}-{number}-{environment}");
-        }
-        let known = found.or(owner);
-        let deployment = match &member.name {
-            Some(name) if !known.is_some_and(|known| same(known, name.as_str())) => name.clone(),
-            _ => DeploymentName::new(known.unwrap_or(&default))
-                .map_err(|error| no_name(member, error))?,
-        };
-        match found {
-            Some(found) if found != deployment.as_str() => {
-                let message =
-                    format!("`{path}` says that it is called `{found}`, not `{deployment}`");
-                let help = format!("use that name: `--name {module}={found}`");
-                return Err(Refused::new(Kind::Taken, message).with_help(help));
-            }
-            Some(_) => {}
-            None => own.push(Setting::new(OWN_NAME, deployment.as_str())),
+        let key_of = key.verifying_key();
+        let (deployment, environment) = self.settle_name(peers, taken, options, key_of)?;
+        if self.text(OWN_NAME).is_none() {
+            own.push(Setting::new(OWN_NAME, deployment.as_str()));
         }
         let file = &self.trusts.file;
         if options.plaintext && self.has_tls() {
+            let path = member.path.display();
             let message = format!("`{path}` has TLS on, which `--plaintext` does not turn off");
             return Err(Refused::new(Kind::Conflict, message).with_help("leave out `--plaintext`"));
         }
@@ -177,13 +147,59 @@ impl<'a> View<'a> {
                 purpose: Purpose::Pair(of),
                 deployment,
                 key_id,
-                key: key.verifying_key().clone(),
+                key: key_of.clone(),
             },
             is_key_new: member.key.is_none() && self.key.is_none(),
             is_local: !member.is_remote() && !member::is_open(file),
             certificate,
             own,
         })
+    }
+
+    /// Settles the name and the environment of the module with `key`.
+    fn settle_name(
+        &self,
+        peers: &[&View<'_>],
+        taken: &BTreeSet<String>,
+        options: &Options,
+        key: &VerifyingKey,
+    ) -> Result<(DeploymentName, Environment), Refused> {
+        let (member, module) = (self.member, &self.member.module);
+        let path = member.path.display();
+        let mut known = peers.iter().filter_map(|peer| {
+            let owner = peer.trusts.owner_of(key)?;
+            Some((owner, peer.trusts.environment(owner)))
+        });
+        let (owner, written) = known.next().unzip();
+        let theirs = written
+            .flatten()
+            .and_then(|name| Environment::new(name).ok());
+        let environment = match options.environment.clone().or(theirs) {
+            Some(environment) => environment,
+            None => Environment::new("dev").map_err(|error| no_name(member, error))?,
+        };
+        let found = self.text(OWN_NAME);
+        let mut default = format!("{module}-{environment}");
+        let mut number = 1;
+        while taken.contains(&uniform(&default)) {
+            number += 1;
+            default = format!("{module}-{number}-{environment}");
+        }
+        let known = found.or(owner);
+        let deployment = match &member.name {
+            Some(name) if !known.is_some_and(|known| same(known, name.as_str())) => name.clone(),
+            _ => DeploymentName::new(known.unwrap_or(&default))
+                .map_err(|error| no_name(member, error))?,
+        };
+        match found {
+            Some(found) if found != deployment.as_str() => {
+                let message =
+                    format!("`{path}` says that it is called `{found}`, not `{deployment}`");
+                let help = format!("use that name: `--name {module}={found}`");
+                Err(Refused::new(Kind::Taken, message).with_help(help))
+            }
+            _ => Ok((deployment, environment)),
+        }
     }
 
     /// Returns the file of `side` as it must be, to trust `peers`, whose files may be here. They
@@ -296,7 +312,7 @@ impl<'a> View<'a> {
         for member in std::iter::once(&self.member).chain(members) {
             let module = &member.module;
             let named = member.name.as_ref().map(|name| format!("{name}:{module}"));
-            command = command.named(named.unwrap_or(module.to_string()), &member.path);
+            command = command.named(named.unwrap_or_else(|| module.to_string()), &member.path);
         }
         for other in &others {
             let module = self.trusts.module(other).unwrap_or_default();
