@@ -22,7 +22,7 @@ use crate::jose::{KeyId, SigningKey};
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
-pub(in crate::cli) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     pub(super) accept: Option<Command>,
     /// The modules: type and properties file, which is made if it does not exist. The first one is
