@@ -532,7 +532,7 @@ fn world_10_blocked_way_back_is_way_back() {
     let elsewhere = "--set ataccama.one.dpe.service.hostname=127.0.0.2";
     let dpe = format!("dpe run --home dpe {ANY_PORT} {elsewhere} {}", world.to_dpm);
     let mut dpe = Running::start(&world.folder, &dpe);
-    dpe.until(" register ");
+    dpe.until("Engine registered");
 
     let failure = fails(world.doctor("dpe", ""), "way back", "between", 1);
 
@@ -639,7 +639,7 @@ fn engine_that_does_not_run_is_way_back() {
 
     let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
     let mut dpe = Running::start(&world.folder, &dpe);
-    dpe.until(" register ");
+    dpe.until("Engine registered");
     world.dpm.until("newStatus=READY");
     dpe.signal("-TERM");
     let _ = dpe.child.wait();
@@ -823,7 +823,7 @@ fn engine_that_gives_its_dpm_no_role_is_named_from_the_dpm() {
     let other = "--set ataccama.one.platform.deployments.dpm-dev.security.roles[0]=VIEWER";
     let dpe = format!("dpe run --home dpe {ANY_PORT} {other} {}", world.to_dpm);
     let mut dpe = Running::start(&world.folder, &dpe);
-    dpe.until(" register ");
+    dpe.until("Engine registered");
     world.dpm.until("engineCheckFailed");
     let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
 
@@ -846,7 +846,7 @@ fn engine_id_that_was_copied_is_way_back() {
     let mut world = World::new();
     let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
     let mut dpe = Running::start(&world.folder, &dpe);
-    dpe.until(" register ");
+    dpe.until("Engine registered");
     world.dpm.until("newStatus=READY");
     // Another engine, whose home has a name of its own, with the first one's storage.
     let second = "engine-two/etc/application.properties";

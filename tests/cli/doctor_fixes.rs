@@ -211,7 +211,7 @@ fn peer_whose_every_key_is_revoked_here_is_fixed_by_the_rotation_that_is_printed
 
     carry_out(&folder, &failure, "countersign rotate run").exits(0);
     // For the DPM, which may not have looked meanwhile, it may have been READY all along.
-    dpe.until(" register ");
+    dpe.until("Engine registered");
     folder.run("doctor --home dpe").exits(0);
 }
 

@@ -149,7 +149,7 @@ fn a_pair_becomes_ready_is_listed_and_ends_at_sigterm() {
     let port = dpm.port();
     let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
     let mut dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
-    dpe.until(" register ");
+    dpe.until("Engine registered");
     dpm.until("newStatus=READY");
 
     let own = format!("--home dpm --set ataccama.server.grpc.port={port}");

@@ -207,7 +207,7 @@ fn engine_that_waits_is_registered_by_the_command_in_its_log() {
 
     let start = the_command(&line, "countersign dpm run");
     let _dpm = started(&odd.folder, &start);
-    dpe.until(" register ");
+    dpe.until("Engine registered");
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn revoked_engine_is_registered_by_the_commands_to_which_either_log_leads() {
         let doctor = odd.typed_in_its_home(&doctor).exits(4);
         let rotate = the_command(&(doctor.stdout + &doctor.stderr), "countersign rotate run");
         odd.typed_in_its_home(&format!("{rotate} --yes")).exits(0);
-        dpe.until(" register ");
+        dpe.until("Engine registered");
     }
 }
 
@@ -246,7 +246,7 @@ fn unknown_engine_is_registered_by_the_commands_to_which_its_log_leads() {
     let doctor = odd.typed_in_its_home(&doctor).exits(4);
     let pair = the_command(&(doctor.stdout + &doctor.stderr), "countersign pair dpm=");
     odd.typed_in_its_home(&format!("{pair} --yes")).exits(0);
-    dpe.until(" register ");
+    dpe.until("Engine registered");
 }
 
 #[test]

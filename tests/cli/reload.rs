@@ -11,7 +11,7 @@ fn running_modules_follow_their_files() {
     let port = dpm.port();
     let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
     let mut dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
-    dpe.until(" register ");
+    dpe.until("Engine registered");
     dpm.until("newStatus=READY");
     dpe.drain();
     let path = folder.path("dpm/etc/application.properties");

@@ -465,7 +465,7 @@ fn commands_that_find_modules_running() {
     let started = dpm.until(" startup ");
     let engine = "dpe run --home dpe --set ataccama.server.grpc.port=0";
     let mut dpe = Running::start(&all.folder, engine);
-    let registered = dpe.until(" register ");
+    let registered = dpe.until("Engine registered");
     let ready = dpm.until("newStatus=READY");
     all.note(&format!("log lines\n{started}{registered}{ready}"));
 
