@@ -475,7 +475,7 @@ type Line = fn(usize) -> String;
 #[test]
 fn twice_the_text_takes_twice_the_steps() {
     const D: &str = "ataccama.one.platform.deployments";
-    let shapes: [(&str, Line); 11] = [
+    let shapes: [(&str, Line); 12] = [
         ("foreign names", |n| format!("a.b{n}=c\n")),
         ("deployments", |n| {
             format!("{D}.d{n}.module=dpe\n{D}.d{n}.security.roles[0]=A\n")
@@ -501,6 +501,9 @@ fn twice_the_text_takes_twice_the_steps() {
         }),
         ("placeholders", |n| {
             format!("a{n}=1\nspring.profiles.group.g{n}=${{a{n}}}\n")
+        }),
+        ("lists of placeholders", |n| {
+            format!("a{n}=h\ncountersign.http.allowed-hosts[{n}]=${{a{n}}}\n")
         }),
         ("documents", |n| format!("#---\nserver.port={n}\n")),
         ("keys with broken quotes", |n| {

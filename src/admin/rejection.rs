@@ -34,9 +34,6 @@ pub const REFUSED: &[&str] = &[
 /// The event of an engine that was refused a registration.
 pub const REGISTER_REFUSED: &str = "registerRefused";
 
-/// The event of a caller that did not complete a TLS handshake.
-const TLS_FAILED: &str = "tlsHandshakeFailed";
-
 impl Rejection {
     /// Returns when it was logged.
     fn time(&self) -> Option<SystemTime> {
@@ -118,18 +115,24 @@ pub fn newest(file: &Path, events: &[&str]) -> io::Result<Option<Rejection>> {
     Ok(None)
 }
 
+/// What is refused before the registry has the call, and by the registry itself.
+const REGISTER: [&str; 2] = [
+    "/countersign.registry.v1.EngineRegistryService/RegisterEngine",
+    "RegisterEngine",
+];
+
 const MOST_ROLLED: u32 = 7;
 const MOST_READ: u64 = 16 * 1024 * 1024;
 /// Longer than any line that a module logs: 8192 characters, and a few members more.
 const LONGEST_LINE: usize = 256 * 1024;
 
-/// Finds the newest registration, or TLS handshake before one, that the module whose log is at
-/// `file` refused after `since`, and counts those of the same reason and key.
+/// Finds the newest registration with a key that the module whose log is at `file` refused after
+/// `since`, and counts those of the same reason and key.
 pub fn refused_registration(file: &Path, since: SystemTime) -> Option<(Rejection, u64)> {
     let file = log_of(file);
     let text = tail(&file).ok()?;
     let lines = text.split(|byte| *byte == b'\n').rev();
-    let all = lines.filter_map(|line| refusal(line, &["authRejected", TLS_FAILED]));
+    let all = lines.filter_map(|line| refusal(line, REJECTED));
     let mut refused = all
         .map(|members| Rejection {
             file: file.clone(),
@@ -137,8 +140,12 @@ pub fn refused_registration(file: &Path, since: SystemTime) -> Option<(Rejection
         })
         .take_while(|line| line.time().is_some_and(|time| time >= since))
         .filter(|line| {
-            let method = line.text("method");
-            method.is_none_or(|method| method.ends_with("/RegisterEngine"))
+            // Every stranger can be refused without a key.
+            let has_key = line.text("fingerprint").is_some_and(|key| !key.is_empty());
+            has_key
+                && line
+                    .text("method")
+                    .is_some_and(|method| REGISTER.contains(&method))
         });
     let newest = refused.next()?;
     let like = refused.filter(|line| {
@@ -186,8 +193,7 @@ fn refusal(line: &[u8], events: &[&str]) -> Option<Map<String, Value>> {
     let [event, reason, detail] =
         ["eventId", "reason", "detail"].map(|member| members.get(member).and_then(Value::as_str));
     // A line that says nothing hides none that does.
-    let is_refusal = reason.is_some()
-        || matches!(event, Some(REGISTER_REFUSED | TLS_FAILED)) && detail.is_some();
+    let is_refusal = reason.is_some() || event == Some(REGISTER_REFUSED) && detail.is_some();
     (events.contains(&event?) && is_refusal).then_some(members)
 }
 
@@ -235,7 +241,9 @@ mod tests {
             line("00:00", "a", register, 100),
             line("01:00", "a", register, 4),
             line("01:30", "b", register, 50),
-            line("02:00", "a", register, 6),
+            line("02:00", "a", "RegisterEngine", 6),
+            line("02:00", "", register, 7),
+            line("02:00", "c", "/anything/RegisterEngine", 8),
             line(
                 "02:01",
                 "a",

@@ -223,13 +223,13 @@ pub fn fix(path: &Path, text: &FileText, active: &BTreeSet<usize>) -> Option<Fix
             continue;
         };
         let takes = placed.setting.takes;
-        // A repaired key is public, and so is what it was made of.
+        // A repaired key is public, but what stands beside it may not be.
         let is_public = matches!(takes, Takes::PublicKey) && is_whole(new.expose(), takes);
         let setting = &placed.setting;
         let is_hidden = setting.is_private() || setting.name.ends_with(".**");
         let [before, after] = [document.written(span), new.expose()].map(|value| {
             let shown = match () {
-                () if is_public => with_dots(value),
+                () if is_public => with_dots(&view.shown_beside(value, new.expose())),
                 () if is_hidden => format!("«private, {} chars»", value.len()),
                 () => with_dots(&view.shown(&as_read(value))),
             };

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,7 +186,12 @@ impl<'a> Reader<'a> {
         // Most files have none at all.
         let any = values.any(|value| bind::has_placeholder(value.text()));
         let ours = self.ours.iter().map(|(_, placed)| placed);
+        // The elements of a list have one path.
+        let mut seen = HashSet::new();
         for placed in ours.filter(|placed| any && !placed.setting.is_private()) {
+            if !seen.insert(&placed.path) {
+                continue;
+            }
             // Those of Spring Boot were resolved before it was known what is active.
             if placed.setting.name.starts_with("spring.") {
                 continue;

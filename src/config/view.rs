@@ -165,8 +165,15 @@ impl View {
 
     /// Returns a name or a value as it may be shown.
     pub fn shown(&self, text: &str) -> String {
-        let shown = redact_except(text, self.public());
-        without_scalars(&shown, |run| self.public().contains(run)).unwrap_or(shown)
+        self.shown_beside(text, "")
+    }
+
+    /// Returns `text` as [`shown`](Self::shown) does, with the parts of the public `key`.
+    pub fn shown_beside(&self, text: &str, key: &str) -> String {
+        let mut public = self.public().clone();
+        add_public_parts(&mut public, key);
+        let shown = redact_except(text, &public);
+        without_scalars(&shown, |run| public.contains(run)).unwrap_or(shown)
     }
 
     /// Shows the line of the part `span`.

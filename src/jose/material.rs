@@ -106,7 +106,7 @@ fn found(bytes: &[u8], inside: bool) -> Result<(KeyMaterial, KeyFormat), KeyErro
     let text = whole.trim_start_matches(BYTE_ORDER_MARK).trim();
     if text.is_empty() {
         Err(KeyError::Empty)
-    } else if text.contains("-----BEGIN ") {
+    } else if text.contains("-----BEGIN ") && !text.starts_with(['{', '[']) {
         from_pem(text)
     } else if text.starts_with(['{', '[']) {
         let (key, format) = from_jwk(text)?;

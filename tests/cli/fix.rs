@@ -329,3 +329,26 @@ fn setting_in_the_file_of_an_active_profile_is_repaired_there() {
     assert_eq!(folder.read(profile), lines(true));
     assert_eq!(folder.read(DPE), main);
 }
+
+#[test]
+fn what_stands_beside_a_public_key_is_not_shown_by_its_repair() {
+    let folder = paired();
+    let (file, secret) = (DPM, "Dqjavmcdf8TXb7BY85ef9UNIx2KYoUl3DHB_dRSVZYQ");
+    let text = folder.read(file);
+    let broken = text.replace(
+        "{\"kty\":\"EC\",",
+        &format!("{{\"kty\":\"EC\",\n#   \"d\":\"{secret}\",\n   "),
+    );
+    let beside = text.replace(
+        "\"alg\":\"ES256\"}",
+        &format!("\"alg\":\"ES256\",\"note\":\"{secret}\"}} "),
+    );
+    for changed in [broken, beside] {
+        assert_ne!(changed, text);
+        folder.write(file, &changed);
+        for how in ["--fix --dry-run", "--fix --dry-run -o json"] {
+            let run = folder.run(&format!("check {file} {how}"));
+            assert!(!format!("{run:?}").contains(secret), "{run:#?}");
+        }
+    }
+}

@@ -401,3 +401,23 @@ fn key_file_that_is_too_long_is_not_given_a_length_that_was_not_read() {
         run.stderr
     );
 }
+
+#[test]
+fn key_in_json_is_read_from_its_members_and_from_no_text_in_them() {
+    let folder = Folder::new();
+    folder.run("key gen --out one.jwk").exits(0);
+    folder.run("key gen --out two.jwk").exits(0);
+    let pem = folder.run("key export two.jwk --to pem-spki").exits(0);
+    let line = pem.stdout.replace('\n', "");
+    let public = folder.run("key export one.jwk --to public-jwk").exits(0);
+    let both = public
+        .stdout
+        .trim()
+        .replacen('{', &format!("{{\"note\":\"{line}\","), 1);
+    folder.write("both.jwk", both);
+
+    let one = folder.run("key fingerprint one.jwk").exits(0);
+    let both = folder.run("key fingerprint both.jwk").exits(0);
+
+    assert_eq!(both.stdout, one.stdout);
+}

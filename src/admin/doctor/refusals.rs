@@ -23,7 +23,7 @@ pub(super) fn refuses(peer: &Peer<'_>, detail: &str) -> Result<(), Row> {
         return Ok(());
     };
     let reason = refused.reason();
-    let what = reason.map_or("its TLS handshake fails", Reason::as_str);
+    let what = reason.map_or("unknown reason", Reason::as_str);
     let times = match count {
         1 => "once".to_owned(),
         several => format!("{several} times"),
