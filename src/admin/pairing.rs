@@ -165,12 +165,7 @@ fn settle(views: &[View<'_>], options: &Options) -> Result<Vec<Side>, Refused> {
 
 /// Fails if an engine is on another host than a DPM that listens on its own alone.
 fn has_a_way_back(members: &[Member], views: &[View<'_>]) -> Result<(), Refused> {
-    let Some((hub, view)) = members
-        .iter()
-        .zip(views)
-        .next()
-        .filter(|_| members.len() > 1)
-    else {
+    let Some((hub, view)) = members.iter().zip(views).next() else {
         return Ok(());
     };
     let is_far = members.iter().skip(1).any(Member::is_remote);

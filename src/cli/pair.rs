@@ -64,8 +64,11 @@ fn text(plan: &Plan) -> String {
     for side in &plan.sides {
         let (of, age) = (&side.hand_over, new_or_its(side.is_key_new));
         let key = of.key.fingerprint();
-        let file = side.file.display().to_string();
-        let file = if are_many { file } else { String::new() };
+        let file = if are_many {
+            side.file.display().to_string()
+        } else {
+            String::new()
+        };
         keys.push([of.deployment.to_string(), format!("{age} key  {key}"), file]);
         if let Some((key, is_new)) = side.tls().filter(|_| !are_many) {
             let age = new_or_its(is_new);
@@ -88,9 +91,7 @@ fn new_or_its(is_new: bool) -> &'static str {
 /// Writes the commands that start the modules, if they are a DPM and engines.
 fn start(plan: &Plan, members: &[Member]) -> String {
     let mut commands = members.iter().zip(&plan.sides).map(|(member, side)| {
-        let module = &member.module;
-        let run = CommandLine::new(format!("countersign {module} run"))
-            .option("home", home_of(&member.path));
+        let run = run_of(member);
         match remote(side) {
             Some(target) => format!("on {}: {run}", target.host()),
             None => run.to_string(),
@@ -109,6 +110,11 @@ fn start(plan: &Plan, members: &[Member]) -> String {
         }
         _ => String::new(),
     }
+}
+
+fn run_of(member: &Member) -> CommandLine {
+    let run = CommandLine::new(format!("countersign {} run", member.module));
+    run.option("home", home_of(&member.path))
 }
 
 /// Returns where other hosts reach a module.
@@ -357,9 +363,7 @@ fn next(
         next.push(Next::new("here", &back));
     }
     if matches!(module.as_str(), "dpm" | "dpe") {
-        let run = CommandLine::new(format!("countersign {module} run"))
-            .option("home", home_of(&member.path));
-        next.push(Next::new("here", &run));
+        next.push(Next::new("here", &run_of(member)));
     }
     next
 }

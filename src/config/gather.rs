@@ -12,7 +12,7 @@ use crate::properties::{Content, Entry, Layered, Path, Sourced, Span, bind, give
 
 use super::question::{ModuleKind, Question};
 use super::rules::file;
-use super::schema::{self, DEPLOYMENTS, Fallback, Known, Placed, Takes};
+use super::schema::{self, DEPLOYMENTS, Known, Placed, Takes};
 use super::settings::Ignored;
 use super::spring::Texts;
 use super::view::{Limited, Part, View};
@@ -68,11 +68,8 @@ pub fn gather(
 fn defaults(kind: Option<&ModuleKind>) -> Layered {
     let mut layered = Layered::default();
     for setting in schema::settings().filter(|setting| !setting.name.contains('<')) {
-        let text = match (setting.fallback, kind) {
-            (Fallback::Text(text), _)
-            | (Fallback::PerModule(text, _), Some(ModuleKind::Dpm))
-            | (Fallback::PerModule(_, text), Some(ModuleKind::Dpe)) => text,
-            (Fallback::None | Fallback::PerModule(..), _) => continue,
+        let Some(text) = setting.fallback.of(kind) else {
+            continue;
         };
         let path = setting.name.split('.').map(Cow::Borrowed).collect();
         let value = Sourced::new(text, Origin::Default).of(&path);

@@ -24,12 +24,13 @@ mod tests;
 /// The names of settings that procedures read and write.
 pub mod names {
     pub use super::options::OWN_NAME;
+    pub use super::rules::deployments::{ADDRESS, CLIENT_PLAINTEXT, HOSTNAME, SERVER_PLAINTEXT};
     pub use super::rules::deployments::{CHOSEN, DEPLOYMENT, ENVIRONMENT, KEYS, MODULE, ROLES};
     pub use super::rules::keys::{
         ACTIVATED_AT, CONTENT, FINGERPRINT, NEXT_KEY, OWN_KEY, PREVIOUS, REVOKED,
     };
     pub use super::rules::tls::{PIN, PINS};
-    pub use super::schema::DEPLOYMENTS;
+    pub use super::schema::{DEPLOYMENTS, GRPC_PORT};
 }
 
 pub use as_written::{AsWritten, main_of};
@@ -41,7 +42,7 @@ pub use question::{ModuleKind, is_service_link};
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rules::file::holds_private_key;
 pub use rules::tls::DIAL_BACK;
-pub use schema::TlsEnd;
+pub use schema::{TlsEnd, default_grpc_port};
 pub(crate) use settings::is_loopback;
 pub use settings::{ConnectionSettings, Home, RotationSettings, Settings};
 #[cfg(feature = "testing")]

@@ -14,6 +14,7 @@ use crate::registry::{AddressRules, AllowedAddress, Limits};
 use crate::telemetry::{Appenders, Logging};
 use crate::token::Policy;
 
+use super::question::ModuleKind;
 use super::read::Reader;
 use super::rules::deployments::{CHOSEN, is_vendors, trusted, untrusted};
 use super::rules::tls;
@@ -166,7 +167,7 @@ fn connection(
     let port = reader.number(GRPC_PORT, keys);
     Some(ConnectionSettings {
         host: given.or_else(|| is_dpm.then(|| "localhost".to_owned()))?,
-        port: port.or_else(|| is_dpm.then_some(8531))?,
+        port: port.or_else(|| schema::default_grpc_port(&ModuleKind::Dpm).filter(|_| is_dpm))?,
         name: name.to_owned(),
         deployment,
         is_written,

@@ -8,6 +8,7 @@ mod rows;
 pub use rows::{DEPLOYMENTS, Fallback, Placed, Setting, Takes, filled};
 
 use self::rows::{CLIENT, SERVER, STRICT};
+use super::question::ModuleKind;
 use crate::properties::name::{Known as Keys, Name, Pattern, Variable, distance_up_to, uniform};
 
 /// What a name is to us.
@@ -145,6 +146,15 @@ pub fn strict_family(joined: &str) -> Option<&'static str> {
 /// prefixes.
 pub fn is_ours(name: &Name<'_>) -> bool {
     is_strict(name) || exact(name).is_some_and(|placed| placed.setting.is_used())
+}
+
+/// The gRPC port of a module.
+pub const GRPC_PORT: &str = "ataccama.server.grpc.port";
+
+/// Returns the gRPC port of a module of this `kind` whose file names none.
+pub fn default_grpc_port(kind: &ModuleKind) -> Option<u16> {
+    let port = settings().find(|setting| setting.name == GRPC_PORT)?;
+    port.fallback.of(Some(kind))?.parse().ok()
 }
 
 /// Finds the setting that `name` is a spelling of; names below an open family are not settings.

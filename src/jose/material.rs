@@ -106,8 +106,6 @@ fn found(bytes: &[u8], inside: bool) -> Result<(KeyMaterial, KeyFormat), KeyErro
     let text = whole.trim_start_matches(BYTE_ORDER_MARK).trim();
     if text.is_empty() {
         Err(KeyError::Empty)
-    } else if text.contains("-----BEGIN ") && !text.starts_with(['{', '[']) {
-        from_pem(text)
     } else if text.starts_with(['{', '[']) {
         let (key, format) = from_jwk(text)?;
         let as_written = bytes.trim_ascii() == text.as_bytes();
@@ -119,6 +117,8 @@ fn found(bytes: &[u8], inside: bool) -> Result<(KeyMaterial, KeyFormat), KeyErro
                 KeyFormat::RewrittenJwk
             },
         ))
+    } else if text.contains("-----BEGIN ") {
+        from_pem(text)
     } else if text.contains('{') {
         Err(KeyError::SeveralTexts)
     } else if inside {

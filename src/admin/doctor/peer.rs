@@ -10,7 +10,7 @@ use super::report::{Layer, Row, Side};
 use crate::admin::error::Kind;
 use crate::admin::pairing::{self, Member};
 use crate::config::names::OWN_KEY;
-use crate::config::{ConnectionSettings, DIAL_BACK, Home, Settings};
+use crate::config::{ConnectionSettings, DIAL_BACK, Home, ModuleKind, Settings, default_grpc_port};
 use crate::diagnostic::CommandLine;
 use crate::engine::EngineAddress;
 use crate::grpc::{
@@ -90,11 +90,13 @@ impl Doctor<'_> {
             None => home.join("..").join(name),
         };
         let is_here = beside.join(FILE).is_file();
-        let usual = match name.as_str() {
-            "dpm" => "; the default port of a DPM is 8531",
-            "dpe" => "; the default port of a DPE is 8532",
-            _ => "",
-        };
+        let kind = ModuleType::new(name)
+            .map(|module| ModuleKind::of(&module))
+            .ok();
+        let port = kind.as_ref().and_then(default_grpc_port);
+        let usual = port.map_or_else(String::new, |port| {
+            format!("; the default port of a {} is {port}", name.to_uppercase())
+        });
         let remedy = Remedy {
             settings,
             host: format!("`ataccama.client.connection.{name}.host` in {own} names it"),

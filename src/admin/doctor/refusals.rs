@@ -19,17 +19,16 @@ pub(super) fn refuses(peer: &Peer<'_>, detail: &str) -> Result<(), Row> {
     let log = doctor.settings.home.dir.join("log");
     let since = doctor.module.clock().now().checked_sub(RECENT);
     let found = since.and_then(|since| refused_registration(&log, since));
-    let Some((refused, count)) = found else {
+    let known = found.and_then(|(refused, count)| Some((refused.reason()?, refused, count)));
+    let Some((reason, refused, count)) = known else {
         return Ok(());
     };
-    let reason = refused.reason();
-    let what = reason.map_or("unknown reason", Reason::as_str);
     let times = match count {
         1 => "once".to_owned(),
         several => format!("{several} times"),
     };
     let mut text = format!(
-        "{detail}; this DPM itself refuses an engine: {what}, {times} in the last 2 minutes"
+        "{detail}; this DPM itself refuses an engine: {reason}, {times} in the last 2 minutes"
     );
     let members = [("from", "peer"), ("key", "fingerprint"), ("why", "detail")];
     for (word, member) in members {
@@ -42,11 +41,11 @@ pub(super) fn refuses(peer: &Peer<'_>, detail: &str) -> Result<(), Row> {
     let explain = CommandLine::new("countersign explain").option("log", log);
     let row = failed.help(explain).helps(engine.check());
     Err(match reason {
-        Some(Reason::KeyRevoked) => row
+        Reason::KeyRevoked => row
             .help("the engine needs a new key:")
             .helps(engine.rotate(false)),
-        Some(Reason::TokenExpired | Reason::TokenNotYetValid) => compare_clocks(row, "the engine"),
-        Some(Reason::KeyUnknown) => row.helps(engine.pair(false)),
+        Reason::TokenExpired | Reason::TokenNotYetValid => compare_clocks(row, "the engine"),
+        Reason::KeyUnknown => row.helps(engine.pair(false)),
         _ => row,
     })
 }

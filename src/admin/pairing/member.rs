@@ -9,14 +9,12 @@ use std::str::FromStr;
 use crate::admin::error::{Kind, Refused};
 use crate::admin::handover::{Introduction, host_and_port};
 use crate::admin::setting::Setting;
-use crate::config::{AsWritten, ModuleKind, is_loopback};
+use crate::config::names::{ADDRESS, CLIENT_PLAINTEXT, GRPC_PORT, HOSTNAME, SERVER_PLAINTEXT};
+use crate::config::{AsWritten, ModuleKind, default_grpc_port, is_loopback};
 use crate::grpc::Target;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, SigningKey};
 use crate::properties::bind::switch;
-
-const LISTEN: &str = "countersign.server.address";
-const PORT: &str = "ataccama.server.grpc.port";
 
 /// One of the modules.
 #[derive(Clone, Debug)]
@@ -99,13 +97,10 @@ impl Address {
     /// Returns the address of the module of type `module` with this `file`.
     pub(super) fn target(&self, module: &ModuleType, file: &AsWritten) -> Result<Target, Refused> {
         let host = &self.host;
-        let written = value(file, PORT).map(|port| port.parse().ok().filter(|port| *port > 0));
-        let default = match ModuleKind::of(module) {
-            ModuleKind::Dpm => Some(8531),
-            ModuleKind::Dpe => Some(8532),
-            ModuleKind::Other(_) => None,
-        };
-        if let Some(port) = self.port.or_else(|| written.unwrap_or(default)) {
+        let written = value(file, GRPC_PORT).map(|port| port.parse().ok().filter(|port| *port > 0));
+        let kind = ModuleKind::of(module);
+        let usual = default_grpc_port(&kind);
+        if let Some(port) = self.port.or_else(|| written.unwrap_or(usual)) {
             return Ok(Target::new(host, port));
         }
         let message = format!("the file does not say which port the {module} has");
@@ -129,16 +124,15 @@ impl Address {
         };
         let is_opened = self.is_remote() && !is_open(file);
         if let Some(at) = listen.or_else(|| is_opened.then_some(any)) {
-            settings.push(Setting::new(LISTEN, at.to_string()));
+            settings.push(Setting::new(ADDRESS, at.to_string()));
         }
         let port = self.port.map(|port| port.to_string());
-        settings.extend(port.map(|port| Setting::new(PORT, port)));
+        settings.extend(port.map(|port| Setting::new(GRPC_PORT, port)));
         if matches!(ModuleKind::of(module), ModuleKind::Dpe) {
-            let advertised = "ataccama.one.dpe.service.hostname";
-            settings.push(Setting::new(advertised, &self.host));
+            settings.push(Setting::new(HOSTNAME, &self.host));
         }
         if self.is_remote() && !tls {
-            settings.push(Setting::new("countersign.server.allow-plaintext", "true"));
+            settings.push(Setting::new(SERVER_PLAINTEXT, "true"));
         }
         missing(file, settings)
     }
@@ -172,7 +166,7 @@ impl FromStr for Address {
 
 /// Returns `true` if the module with this `file` listens beyond its own host.
 pub(super) fn is_open(file: &AsWritten) -> bool {
-    let listens = value(file, LISTEN).and_then(|at| at.parse::<IpAddr>().ok());
+    let listens = value(file, ADDRESS).and_then(|at| at.parse::<IpAddr>().ok());
     listens.is_some_and(|at| !at.is_loopback())
 }
 
@@ -200,13 +194,14 @@ pub(super) fn connection(
         if !is_near {
             settings.push(Setting::new(format!("{connection}.host"), target.host()));
         }
-        let is_default = matches!(kinds, [_, ModuleKind::Dpm]) && target.port() == 8531;
+        let is_dpm = matches!(kinds, [_, ModuleKind::Dpm]);
+        let is_default = is_dpm && default_grpc_port(&ModuleKind::Dpm) == Some(target.port());
         if !is_default || value(file, &port).is_some() {
             settings.push(Setting::new(port, target.port().to_string()));
         }
     }
     if !is_loopback(target.host()) && peer.tls.is_none() {
-        settings.push(Setting::new("countersign.client.allow-plaintext", "true"));
+        settings.push(Setting::new(CLIENT_PLAINTEXT, "true"));
     }
     missing(file, settings)
 }

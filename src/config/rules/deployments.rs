@@ -8,7 +8,7 @@ use std::thread;
 use super::keys;
 use super::tls::{self, DIAL_BACK};
 use crate::config::read::{Reader, first_below};
-use crate::config::schema::{self, DEPLOYMENTS};
+use crate::config::schema::{self, DEPLOYMENTS, GRPC_PORT};
 use crate::config::settings::{Options, ReadDeployment, ReadKey, is_loopback};
 use crate::config::view::Part;
 use crate::diagnostic::{Code, Severity, quote};
@@ -316,10 +316,10 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, read: &[&Deployment]) {
     });
 }
 
-const ADDRESS: &str = "countersign.server.address";
-const PORT: &str = "ataccama.server.grpc.port";
-const PLAINTEXT: &str = "countersign.server.allow-plaintext";
-const HOSTNAME: &str = "ataccama.one.dpe.service.hostname";
+pub const ADDRESS: &str = "countersign.server.address";
+pub const SERVER_PLAINTEXT: &str = "countersign.server.allow-plaintext";
+pub const CLIENT_PLAINTEXT: &str = "countersign.client.allow-plaintext";
+pub const HOSTNAME: &str = "ataccama.one.dpe.service.hostname";
 const ADVERTISED_PORT: &str = "ataccama.one.dpe.service.port";
 const AUTHENTICATE: &str = "ataccama.authentication.grpc.internal.jwt.enable";
 const CLIENT_HOST: &str = "ataccama.client.connection.<c>.host";
@@ -344,7 +344,13 @@ fn listener(reader: &mut Reader<'_>, options: &Options) {
     } else if plaintext {
         let message = format!("the gRPC port is open on {address} without TLS");
         let help = "anyone on that network can read and use the tokens; use TLS unless you trust the network";
-        report_first(reader, Severity::Warning, &[PLAINTEXT], &message, help);
+        report_first(
+            reader,
+            Severity::Warning,
+            &[SERVER_PLAINTEXT],
+            &message,
+            help,
+        );
     }
     if beyond && !server.authenticate {
         let message =
@@ -385,7 +391,7 @@ fn advertised(reader: &mut Reader<'_>, options: &Options) {
         reader.report(Code::Cs0307, &at, message, help);
     }
     if let Some(port) = options.engine.port
-        && reader.raw(PORT, &[]).is_some()
+        && reader.raw(GRPC_PORT, &[]).is_some()
         && port != bound
         && let Some(at) = reader.text(ADVERTISED_PORT, &[])
     {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use self::Fallback::PerModule;
 use self::Takes::{Integer, List, PrivateKey, PublicKey, Size, Switch, Text, Time, Unused, Words};
+use crate::config::question::ModuleKind;
 use crate::properties::bind::TimeUnit;
 use crate::properties::name::{Match, Pattern, uniform};
 use crate::properties::{Path, look};
@@ -157,6 +158,18 @@ pub enum Fallback {
     Text(&'static str),
     /// One text for a DPM, one for a DPE, none for others.
     PerModule(&'static str, &'static str),
+}
+
+impl Fallback {
+    /// Returns the text for a module of this `kind`; `None` where the kind is not known and decides.
+    pub fn of(self, kind: Option<&ModuleKind>) -> Option<&'static str> {
+        match (self, kind) {
+            (Self::Text(text), _)
+            | (PerModule(text, _), Some(ModuleKind::Dpm))
+            | (PerModule(_, text), Some(ModuleKind::Dpe)) => Some(text),
+            (Self::None | PerModule(..), _) => None,
+        }
+    }
 }
 
 /// Where the vendor's part of the settings names the trusted deployments.
