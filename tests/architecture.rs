@@ -33,7 +33,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 408),
     ("cli", 3771),
     ("clock", 86),
-    ("config", 6526),
+    ("config", 6529),
     ("diagnostic", 593),
     ("dpe", 580),
     ("dpm", 1154),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 34762;
+const TOTAL: usize = 34765;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

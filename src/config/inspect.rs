@@ -166,13 +166,14 @@ fn shown(reader: Reader<'_>, own: Option<&OwnKey>, options: &Options) -> Finding
     let keys = own.map(|own| &own.key).into_iter().chain(next);
     let names = keys.flat_map(|key| {
         let public = key.verifying_key();
-        [public.fingerprint().to_string(), public.thumbprint()]
+        let names = [public.fingerprint().to_string(), public.thumbprint()];
+        names.into_iter().chain([public.x()])
     });
-    let mut public = names.collect();
     let (view, question) = (reader.view, reader.question);
-    for (_, value) in question.environment.iter().chain(&question.sets) {
-        add_public_parts(&mut public, value);
-    }
+    let mut public = view.public().clone();
+    public.extend(names);
+    let given = question.environment.iter().chain(&question.sets);
+    add_public_parts(&mut public, given.map(|(_, value)| &**value));
     view.without_scalars(reader.findings.finish(), &public)
 }
 

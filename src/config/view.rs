@@ -63,8 +63,9 @@ impl View {
                 if is_name && schema::exact(&Name::parse(entry.key())).is_some() {
                     named.push(value);
                 }
-                add_public_parts(&mut public, value);
             }
+            let values = self.entries().iter().map(|entry| entry.value().trim());
+            add_public_parts(&mut public, values);
             named.retain(|name| name.parse::<Fingerprint>().is_ok() && !is_private(&public, name));
             public.extend(named.into_iter().map(str::to_owned));
             public
@@ -171,7 +172,7 @@ impl View {
     /// Returns `text` as [`shown`](Self::shown) does, with the parts of the public `key`.
     pub fn shown_beside(&self, text: &str, key: &str) -> String {
         let mut public = self.public().clone();
-        add_public_parts(&mut public, key);
+        add_public_parts(&mut public, [key]);
         let shown = redact_except(text, &public);
         without_scalars(&shown, |run| public.contains(run)).unwrap_or(shown)
     }
@@ -192,18 +193,20 @@ impl View {
     }
 }
 
-/// Adds the coordinates and names of the public key in `text`, also if only quotes are missing
-/// in it.
-pub fn add_public_parts(public: &mut Public, text: &str) {
-    if !text.contains('{') {
-        return;
+/// Adds the coordinates and names of the public keys in `texts`, also if only quotes are missing in
+/// one.
+pub fn add_public_parts<'a>(public: &mut Public, texts: impl IntoIterator<Item = &'a str>) {
+    let mut kids = Vec::new();
+    for text in texts.into_iter().filter(|text| text.contains('{')) {
+        let parsed = PublicJwk::parse(text).ok();
+        if let Some(jwk) = parsed.or_else(|| PublicJwk::parse(&repair(text)?).ok()) {
+            add_key(public, &jwk.key);
+            kids.extend(jwk.kid);
+        }
     }
-    let parsed = PublicJwk::parse(text).ok();
-    if let Some(jwk) = parsed.or_else(|| PublicJwk::parse(&repair(text)?).ok()) {
-        add_key(public, &jwk.key);
-        let kid = jwk.kid.filter(|kid| !is_private(public, kid.as_str()));
-        public.extend(kid.map(|kid| kid.as_str().to_owned()));
-    }
+    // A name may be the private half of a key further down.
+    kids.retain(|kid| !is_private(public, kid.as_str()));
+    public.extend(kids.into_iter().map(|kid| kid.as_str().to_owned()));
 }
 
 fn add_key(public: &mut Public, key: &VerifyingKey) {

@@ -319,7 +319,7 @@ fn refused_public(reader: &mut Reader<'_>, value: &Sourced, error: &JwkError) {
     let help = match (&reparsed, &repaired, error.problem()) {
         (Some(Ok(_)), Some(repaired), _) => {
             let mut public = Public::default();
-            add_public_parts(&mut public, repaired);
+            add_public_parts(&mut public, [&**repaired]);
             let shown = redact_except(repaired, &public);
             format!("write `{setting}={shown}`")
         }

@@ -181,3 +181,27 @@ fn a_private_scalar_is_hidden_however_and_wherever_it_is_written() {
         }
     }
 }
+
+#[test]
+fn a_kid_that_is_the_own_private_scalar_is_hidden_wherever_the_own_key_stands() {
+    let own = key();
+    let json = PrivateJwk::write(&own, &kid(&own));
+    let json: serde_json::Value = serde_json::from_str(json.expose()).unwrap();
+    let d = json["d"].as_str().unwrap();
+    let peer = key();
+    let named = PublicJwk::write(peer.verifying_key(), &KeyId::new(d).unwrap());
+    let trusted = deployment("dpe-dev", "dpe", &peer).replace(&content(&peer), &named);
+
+    for text in [own_line(&own) + &trusted, trusted + &own_line(&own)] {
+        let shown = shown(&Folder::new().check(text));
+
+        assert!(!shown.contains(d), "{shown}");
+    }
+    let setting = format!("{D}.dpe-dev.security.jwt-keys.key.content");
+    let folder = Folder::new();
+    let file = folder.write("a", own_line(&own) + &deployment("dpe-dev", "dpe", &peer));
+    let set = vec![(setting, named)];
+    let refused = Settings::load(&file, &ModuleKind::Dpm, Vec::new(), &set);
+    let said = refused.map_or_else(|error| format!("{error} {error:?}"), |_| String::new());
+    assert!(!said.contains(d), "{said}");
+}
