@@ -103,9 +103,9 @@ pub fn plan(
     let change = Change::checked(files, first)?;
     let before = Change::checked_before(&change.files)?;
     if change.findings.errors() > before.errors() {
-        let message = "the files would have errors that they do not have now; nothing is written";
+        let message = "this change would add errors to the files; nothing is written";
         let help =
-            "the modules of one DPM use TLS all together (`--tls`), each with a key of its own";
+            "either all modules of a DPM use TLS (`--tls`) or none, and each needs its own key";
         return Err(Refused::new(Kind::Conflict, message)
             .with_help(help)
             .with_findings(change.findings));
@@ -131,13 +131,13 @@ fn agrees(theirs: &Introduction, views: &[View<'_>], options: &Options) -> Resul
         return Ok(());
     } else if views.iter().any(View::has_tls) {
         (
-            "the other side would do without TLS, which is on here",
-            "have it make its block again, with `--tls`",
+            "the block is for a connection without TLS, but this file has TLS on",
+            "create the block again with `--tls`",
         )
     } else if theirs.is_remote() && !options.plaintext {
         (
-            "the other side is reached beyond its own host without TLS",
-            "have the block made without `--plaintext`; on a trusted network, add `--plaintext` here, too",
+            "the block is for a connection to another host without TLS",
+            "create the block again without `--plaintext`; on a trusted network, add `--plaintext` here too",
         )
     } else {
         return Ok(());
@@ -172,8 +172,8 @@ fn has_a_way_back(members: &[Member], views: &[View<'_>]) -> Result<(), Refused>
     if !is_far || hub.module.as_str() != "dpm" || hub.is_remote() || view.is_open() {
         return Ok(());
     }
-    let message = "an engine is on another host, where the DPM is not reached";
-    let help = "give the DPM an address, too: `--address dpm=HOST`";
+    let message = "an engine is on another host, but the DPM listens on its own host only";
+    let help = "give the DPM an address too: `--address dpm=HOST`";
     Err(Refused::new(Kind::Usage, message).with_help(help))
 }
 

@@ -384,7 +384,7 @@ fn block_without_tls_is_refused_where_tls_is_on() {
     let refused = here.run_with(accept, theirs.stdout.as_bytes()).exits(1);
 
     assert!(
-        refused.stderr.contains("would do without TLS"),
+        refused.stderr.contains("this file has TLS on"),
         "{refused:#?}"
     );
     assert_eq!(here.read("dpm.properties"), text);

@@ -155,7 +155,7 @@ impl FromStr for Address {
         let (host, port) = host_and_port(text).ok_or(what)?;
         let ip = host.parse::<IpAddr>();
         if ip.is_ok_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
-            return Err("no host is reached there".to_owned());
+            return Err("it is not the address of a host".to_owned());
         }
         Ok(Self {
             host: host.to_owned(),
