@@ -102,7 +102,7 @@ async fn look(arguments: &Arguments, console: &Console) -> Answer {
 fn follow(so_far: &Diagnosis, printed: &Cell<usize>, console: &Console) {
     console.progress("");
     if console.format == Format::Text {
-        let text = visible(&in_words(so_far));
+        let text = in_words(so_far, console);
         let new = text.get(printed.get()..).unwrap_or_default();
         // What could not be written is tried again at the end, which reports the failure.
         if console.answer(new).is_ok() {
@@ -168,7 +168,7 @@ fn exit(diagnosis: &Diagnosis) -> Exit {
 fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String, Refused> {
     if console.format == Format::Text {
         let exit = exit(diagnosis) as u8;
-        return Ok(visible(&format!("{}exit {exit}\n", in_words(diagnosis))));
+        return Ok(format!("{}exit {exit}\n", in_words(diagnosis, console)));
     }
     let shown = Shown {
         healthy: diagnosis.failed().is_none(),
@@ -185,16 +185,17 @@ fn shown(diagnosis: &Diagnosis, console: &Console, whole: bool) -> Result<String
 }
 
 /// Writes the layers that are known, in their order: what is added later only follows.
-fn in_words(diagnosis: &Diagnosis) -> String {
+fn in_words(diagnosis: &Diagnosis, console: &Console) -> String {
     let mut text = String::new();
     for row in &diagnosis.own {
-        line(&mut text, row);
+        line(&mut text, row, console);
     }
     for visit in &diagnosis.visits {
+        let peer = wrapped(&visit.peer, 0, console.width);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "\n{}", visit.peer);
+        let _ = writeln!(text, "\n{}", console.styled("1", &peer));
         for row in visit.known() {
-            line(&mut text, row);
+            line(&mut text, row, console);
         }
         if !visit.has_ended() {
             break;
@@ -206,19 +207,38 @@ fn in_words(diagnosis: &Diagnosis) -> String {
 /// Where the details begin.
 const INDENT: usize = 21;
 
-fn line(text: &mut String, row: &Row) {
-    let (number, layer, detail) = (row.layer.number(), row.layer.as_str(), &row.detail);
-    let state = match row.state {
-        State::Ok => "ok",
-        State::Fail => "FAIL",
-        State::Skip => "skip",
-        State::NotReached => "-",
+/// The column in which times end.
+const TIMES: usize = 83;
+
+fn line(text: &mut String, row: &Row, console: &Console) {
+    let (number, layer) = (row.layer.number(), row.layer.as_str());
+    let (state, style) = match row.state {
+        State::Ok => ("ok", "32"),
+        State::Fail => ("FAIL", "31;1"),
+        State::Skip => ("skip", "2"),
+        State::NotReached => ("-", "2"),
     };
     let took = match row.milliseconds {
         Some(took) => format!("  {took:.1} ms"),
         None => String::new(),
     };
-    let shown = format!("{number:>2} {layer:<11} {state:<5} {detail:<50}{took:>12}");
+    let times = TIMES.min(console.width);
+    let room = console.width.saturating_sub(took.len());
+    let detail = wrapped(&row.detail, INDENT, room);
+    let last = detail
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count();
+    let column = if detail.contains('\n') {
+        last
+    } else {
+        INDENT + last
+    };
+    let before = times.saturating_sub(column);
+    let state = console.styled(style, &format!("{state:<5}"));
+    let shown = format!("{number:>2} {layer:<11} {state} {detail}{took:>before$}");
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{}", shown.trim_end());
     if let Some(side) = row.side {
@@ -227,11 +247,50 @@ fn line(text: &mut String, row: &Row) {
             Side::Peer => "fix it at the peer",
             Side::Between => "compare both sides",
         };
-        let _ = writeln!(text, "{:INDENT$}{place}:", "");
+        let _ = writeln!(text, "{:INDENT$}{}:", "", console.styled("1", place));
     }
     for help in &row.help {
-        let _ = writeln!(text, "{:INDENT$}  {help}", "");
+        let words = wrapped(&help.words, INDENT + 2, console.width);
+        let _ = write!(text, "{:INDENT$}  {words}", "");
+        // A line that is typed stays whole: a terminal breaks it so that it can be copied.
+        if !help.line.is_empty() {
+            let line = visible(&help.line);
+            let last = words
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count();
+            let fits = INDENT + 3 + last + line.chars().count() <= console.width;
+            let between = match (words.is_empty(), fits) {
+                (true, _) => String::new(),
+                (false, true) => " ".to_owned(),
+                (false, false) => format!("\n{:INDENT$}  ", ""),
+            };
+            let _ = write!(text, "{between}{}", console.styled("36", &line));
+        }
+        text.push('\n');
     }
+}
+
+/// Breaks `text` between words into lines of at most `width` characters, the first of which begins
+/// after `indent` characters, like all others.
+fn wrapped(text: &str, indent: usize, width: usize) -> String {
+    let mut lines = String::new();
+    let mut column = indent;
+    for word in visible(text).split(' ') {
+        let end = column + 1 + word.chars().count();
+        if column > indent && end > width {
+            let _ = write!(lines, "\n{:indent$}", "");
+            column = indent;
+        } else if column > indent {
+            lines.push(' ');
+            column += 1;
+        }
+        lines += word;
+        column += word.chars().count();
+    }
+    lines
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{self as render, AnnotationKind, Level, Origin as Place, Renderer};
 use clap::{ColorChoice, ValueEnum};
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -123,6 +124,8 @@ pub(super) struct Console {
     answer_coloured: bool,
     /// Whether stderr has colours.
     coloured: bool,
+    /// How many characters a line of the answer may have: those of the terminal that shows it.
+    pub(super) width: usize,
 }
 
 impl Console {
@@ -138,6 +141,20 @@ impl Console {
             format,
             answer_coloured: must || may && io::stdout().is_terminal(),
             coloured: must || may && io::stderr().is_terminal(),
+            width: tcgetwinsize(io::stdout()).map_or(usize::MAX, |size| match size.ws_col {
+                // It does not know.
+                0 => usize::MAX,
+                columns => usize::from(columns).max(40),
+            }),
+        }
+    }
+
+    /// Returns `text` of the answer in a `style` of the terminal, if the answer has colours.
+    pub(super) fn styled(&self, style: &str, text: &str) -> String {
+        if self.answer_coloured {
+            format!("\u{1b}[{style}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
         }
     }
 

@@ -54,8 +54,8 @@ fn engine_whose_deployment_is_trusted_no_more_is_token_and_the_printed_pair_fixe
         .folder
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(0);
-    world.dpm.until("configReloaded");
-    world.dpm.until("newStatus=READY");
+    // The engine may be dialled before the reload is logged.
+    world.dpm.until_each(["configReloaded", "newStatus=READY"]);
     world.doctor("dpm", &own).exits(0);
 }
 

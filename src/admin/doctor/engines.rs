@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use super::layers::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
 use super::refusals::refuses;
-use super::report::{Layer, Live, Row, Side, Visitor};
+use super::report::{Help, Layer, Live, Row, Side, Visitor};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::greeting::{Registry, is_listening, list_engines};
 use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
@@ -54,8 +54,8 @@ pub(super) async fn visits(peer: &Peer<'_>, live: &Live<'_>) -> Result<(), Refus
                 .map(|verb| engine.at_peer(|home| CommandLine::new(verb).option("home", home)));
             // Those that are registered are visited whatever is missing.
             return Err(Row::fail(Layer::WayBack, Side::Peer, detail)
-                .help(format!("start the engine {run}"))
-                .help(format!("for more {more}")));
+                .help(run.after("start the engine"))
+                .help(more.after("for more")));
         }
         visit.add(Row::skip(Layer::WayBack, detail));
         Ok(())
@@ -148,11 +148,13 @@ fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     let settings = doctor.settings;
     let file = settings.home.file.display();
     let words = CommandLine::new("countersign deployment add").arg(owner.as_str());
-    let add = words.option("file", &settings.home.file);
+    let add = words
+        .option("file", &settings.home.file)
+        .option("module", "dpe");
     let row = Row::fail(Layer::Token, Side::Here, format!("{unknown} in {file}"))
         .helps(doctor.remedy_of_engine().pair(false))
         .help("or, if you only have its public key, in `dpe-public.jwk`:")
-        .help(format!("{add} --module dpe --public-key dpe-public.jwk"));
+        .help(add.option("public-key", "dpe-public.jwk"));
     Some(row)
 }
 
@@ -164,7 +166,7 @@ async fn dial(visit: &mut Visitor<'_>, peer: &Peer<'_>, engine: &Engine) -> Resu
     let answer = visit.found(layers::role(peer, asked)?);
     if answer.engine_id != engine.id {
         let detail = format!("engine {} answers there", Untrusted(&answer.engine_id));
-        return Err(Row::fail(Layer::WayBack, Side::Peer, detail).help(&peer.remedy.host));
+        return Err(Row::fail(Layer::WayBack, Side::Peer, detail).help(&*peer.remedy.host));
     }
     visit.add(seen(engine, peer)?);
     Ok(())
@@ -305,7 +307,7 @@ fn fail(side: Side, detail: impl Into<String>) -> Row {
 
 fn not_running(peer: &Peer<'_>, detail: impl Into<String>) -> Row {
     let run = CommandLine::new("countersign dpe run").option("home", &peer.doctor.options.home);
-    fail(Side::Here, detail).help(format!("start it with: {run}"))
+    fail(Side::Here, detail).help(Help::new("start it with:", run))
 }
 
 /// An id that no engine makes: asking for it needs the role, and changes nothing.
@@ -440,7 +442,7 @@ fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
         Some((FailureKind::NotDialled, None)) => fail(registry, detail).helps(peer.remedy.check()),
         Some((FailureKind::NotReached, None)) => fail(between, detail)
             .helps(loopback_only(peer))
-            .help(format!("does the engine run? {}", peer.doctor.remedy_of_engine().start()))
+            .help(peer.doctor.remedy_of_engine().start().after("does the engine run?"))
             .help("the engine advertises `ataccama.one.dpe.service.hostname` and `.port`; the DPM's host must reach it there"),
         None
         | Some((
@@ -560,9 +562,14 @@ mod tests {
         let mut row = seen(&engine, &peer.unwrap()).unwrap_err();
         let file = settings.home.file.display().to_string();
         for help in &mut row.help {
-            *help = help.replace(&file, "here.properties");
+            *help = help.to_string().replace(&file, "here.properties").into();
         }
         row
+    }
+
+    fn in_words(row: &Row) -> String {
+        let help: Vec<_> = row.help.iter().map(ToString::to_string).collect();
+        help.join("; ")
     }
 
     #[test]
@@ -575,7 +582,7 @@ mod tests {
             for (is_dpm, side) in [(false, Side::Peer), (true, Side::Here)] {
                 let row = row(kind, Some(reason), is_dpm);
 
-                let help = row.help.join("; ");
+                let help = in_words(&row);
                 assert_eq!(help.contains("allowed-addresses"), is_meant, "{help}");
                 assert!(!is_meant || row.side == Some(side), "{reason}");
             }
@@ -595,7 +602,7 @@ mod tests {
 
             let line = format!("ataccama.one.platform.deployments.{of}.security.roles[0]");
             let help = format!("write into {file}: {line}=IMPERSONATION");
-            assert_eq!((row.side, row.help), (Some(side), vec![help]));
+            assert_eq!((row.side, in_words(&row)), (Some(side), help));
             assert!(row.refused);
         }
     }
@@ -606,7 +613,7 @@ mod tests {
             (FailureKind::ClocksDiffer, true),
             (FailureKind::NotProved, false),
         ] {
-            let help = row(kind, Some(Reason::ProofInvalid), false).help.join("; ");
+            let help = in_words(&row(kind, Some(Reason::ProofInvalid), false));
 
             assert_eq!(help.contains("date -u"), is_meant, "{help}");
         }
@@ -614,7 +621,7 @@ mod tests {
 
     #[test]
     fn engine_that_cannot_be_reached_is_to_be_started_or_to_advertise_another_address() {
-        let help = row(FailureKind::NotReached, None, false).help.join("; ");
+        let help = in_words(&row(FailureKind::NotReached, None, false));
 
         assert!(help.contains("dpe run"), "{help}");
         assert!(help.contains("service.hostname"), "{help}");

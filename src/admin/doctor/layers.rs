@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tower_layer::Layer as _;
 
 use super::peer::Peer;
-use super::report::{Layer, Outcome, Row, Side, Visitor};
+use super::report::{Help, Layer, Outcome, Row, Side, Visitor};
 use crate::admin::greeting::{NotGrpc, Stream, greet, is_listening};
 use crate::clock::seconds_after;
 use crate::config::names::ROLES;
@@ -102,7 +102,10 @@ fn clocks(peer: &Peer<'_>, refused: Option<&Status>, ahead: Option<f64>) -> Resu
 /// Adds how the clock here is compared with that of `name`.
 pub(super) fn compare_clocks(row: Row, name: &str) -> Row {
     row.help(format!("compare `date -u` here and on the host of {name}"))
-        .help("on the host with the wrong time: timedatectl set-ntp true")
+        .help(Help::new(
+            "on the host with the wrong time:",
+            "timedatectl set-ntp true",
+        ))
 }
 
 /// Returns `note`, unless it is known whose word a refusal is: this module's own, or the proved
@@ -150,7 +153,8 @@ fn revoked_here(peer: &Peer<'_>, deployment: &Deployment) -> Row {
         .helps(peer.remedy.rotate(false))
         .helps(deployment.keys.iter().map(|key| {
             let command = of.clone().option("key", &key.name);
-            format!("only if `{}` was revoked by mistake: {command}", key.name)
+            let words = format!("only if `{}` was revoked by mistake:", key.name);
+            Help::new(words, command)
         }))
 }
 
@@ -173,10 +177,10 @@ fn refused(peer: &Peer<'_>, refusal: &Refusal, status: &Status) -> Row {
     let port = format!("either another module answers there: {}", remedy.port);
     let help = match (&peer.deployment, own_key) {
         (None, _) => vec![
-            port,
-            remedy.host.clone(),
-            format!("or it runs with another key than {}:", remedy.own_file()),
-            "its log shows the key at `startup` and `configReloaded`".to_owned(),
+            port.into(),
+            remedy.host.clone().into(),
+            format!("or it runs with another key than {}:", remedy.own_file()).into(),
+            "its log shows the key at `startup` and `configReloaded`".into(),
             remedy.start(),
         ],
         (_, Some(OwnKey::Revoked)) => {
@@ -184,16 +188,16 @@ fn refused(peer: &Peer<'_>, refusal: &Refusal, status: &Status) -> Row {
                 let undo = CommandLine::new("countersign revoke --undo").option("file", home);
                 undo.option("fingerprint", key)
             });
-            let new = vec!["this module needs a new key:".to_owned()];
-            let undone = vec![format!("only if it was revoked by mistake: {undo}")];
+            let new = vec!["this module needs a new key:".into()];
+            let undone = vec![undo.after("only if it was revoked by mistake:")];
             [new, remedy.rotate(true), undone].concat()
         }
         (_, Some(_)) => {
             let list = CommandLine::new("countersign deployment list");
             let known = vec![
-                port,
-                remedy.host.clone(),
-                format!("or {name} does not trust this key:"),
+                port.into(),
+                remedy.host.clone().into(),
+                format!("or {name} does not trust this key:").into(),
                 remedy.at_peer(|home| list.option("home", home)),
             ];
             [known, remedy.check(), remedy.pair(false)].concat()
@@ -230,7 +234,8 @@ pub(super) fn role<T>(peer: &Peer<'_>, answer: Result<T, Status>) -> Outcome<T> 
 pub(super) fn grant_role(row: Row, peer: &Peer<'_>, file: &str, deployment: &str) -> Row {
     let role = peer.doctor.module.impersonation_role();
     let roles = Pattern::new(ROLES).with_keys(&[deployment.to_owned()]);
-    row.help(format!("write into {file}: {roles}[0]={role}"))
+    let line = format!("{roles}[0]={role}");
+    row.help(Help::new(format!("write into {file}:"), line))
 }
 
 /// Makes the row of a call that failed without a refusal reason.
@@ -241,7 +246,7 @@ fn not_refused(layer: Layer, peer: &Peer<'_>, status: &Status) -> Row {
             _ => "is not the expected kind of module",
         };
         let detail = format!("{} {what}", peer.target);
-        return Row::fail(layer, Side::Here, detail).help(&peer.remedy.port);
+        return Row::fail(layer, Side::Here, detail).help(&*peer.remedy.port);
     }
     Row::fail(layer, Side::Between, reply_text(status))
         .help("look for a proxy between the two, and read the peer's log")
@@ -284,7 +289,7 @@ async fn resolve(peer: &Peer<'_>) -> Outcome<Vec<SocketAddr>> {
         let detail = format!("`{host}` {why}");
         return Err(Row::fail(Layer::Name, Side::Here, detail)
             .help(CommandLine::new("getent ahosts").arg(host))
-            .help(&peer.remedy.host));
+            .help(&*peer.remedy.host));
     }
     let shown: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
     let detail = match shown.join(", ") {
@@ -323,11 +328,11 @@ async fn connect(peer: &Peer<'_>, addresses: &[SocketAddr]) -> Outcome<(TcpStrea
             .helps(peer.remedy.listen(peer.target.host())));
     }
     Err(if all_refused {
-        row.help(format!("no program listens there; {}", peer.remedy.start()))
-            .help(&peer.remedy.port)
+        row.help(peer.remedy.start().after("no program listens there;"))
+            .help(&*peer.remedy.port)
     } else {
         row.help("the host is down, or a firewall drops the connection")
-            .help(&peer.remedy.host)
+            .help(&*peer.remedy.host)
     })
 }
 
@@ -390,7 +395,7 @@ async fn shake_hands(peer: &Peer<'_>, stream: TcpStream, address: SocketAddr) ->
     let validity = shown.validity(now);
     let row = Row::ok(Layer::Tls, format!("{version}, {how}, which {validity}"));
     let is_soon = shown.days_left(now) < Shown::SOON;
-    let help = is_soon.then(|| format!("renew it: `{}`", Cs::Cs0308.explain()));
+    let help = is_soon.then(|| Help::new("renew it:", Cs::Cs0308.explain()));
     Ok((Either::Right(encrypted), row.helps(help)))
 }
 
@@ -464,5 +469,5 @@ fn not_grpc(peer: &Peer<'_>, address: SocketAddr, why: &NotGrpc) -> Row {
         ),
     };
     let row = Row::fail(Layer::Grpc, side, format!("{address} {why}"));
-    row.helps(help.map(str::to_owned)).help(&peer.remedy.port)
+    row.helps(help).help(&*peer.remedy.port)
 }

@@ -21,7 +21,7 @@ use crate::config::{LoadError, Settings};
 use crate::diagnostic::{Code, CommandLine, Severity, redact};
 use crate::grpc::cause;
 use peer::Doctor;
-use report::Live;
+use report::{Help, Live};
 
 /// Examines what the module of `settings` can reach: its DPM, or, if it is one, itself and its
 /// engines.
@@ -107,9 +107,9 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
     let Some(findings) = error.findings() else {
         let help = if file.is_file() {
             let list = CommandLine::new("ls -l").arg(file);
-            format!("let this user read it: {list}")
+            Help::new("let this user read it:", list)
         } else {
-            "--home takes a module's folder, with `etc/application.properties` in it".to_owned()
+            "--home takes a module's folder, with `etc/application.properties` in it".into()
         };
         let row = Row::fail(Layer::Config, Side::Here, redact(&cause(error)));
         return Diagnosis::of_own(vec![row.help(help)]);
@@ -129,7 +129,7 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
     let explain = found.first().map(|first| first.code.explain());
     let failed = Row::fail(layer, Side::Here, detail)
         .help(CommandLine::new("countersign check").arg(file))
-        .helps(explain.map(|command| command.to_string()));
+        .helps(explain);
     let config = (layer == Layer::OwnKey).then(|| Row::ok(Layer::Config, name));
     Diagnosis::of_own(config.into_iter().chain([failed]).collect())
 }

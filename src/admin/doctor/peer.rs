@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::{Layer, Row, Side};
+use super::report::{Help, Layer, Row, Side};
 use crate::admin::error::Kind;
 use crate::admin::pairing::{self, Member};
-use crate::config::names::OWN_KEY;
+use crate::config::names::{OWN_KEY, OWN_NAME};
 use crate::config::{ConnectionSettings, DIAL_BACK, Home, ModuleKind, Settings, default_grpc_port};
 use crate::diagnostic::CommandLine;
 use crate::engine::EngineAddress;
@@ -267,14 +267,14 @@ pub(super) struct Remedy<'a> {
 
 impl Remedy<'_> {
     /// Says how both files are compared.
-    pub(super) fn check(&self) -> Vec<String> {
+    pub(super) fn check(&self) -> Vec<Help> {
         let check = CommandLine::new("countersign check").arg(&self.settings.home.file);
         match &self.other {
-            Other::Here(home) => vec![check.arg(home.join(FILE)).to_string()],
-            Other::Itself(_) => vec![check.to_string()],
+            Other::Here(home) => vec![check.arg(home.join(FILE)).into()],
+            Other::Itself(_) => vec![check.into()],
             Other::There => {
                 let there = CommandLine::new("countersign check").arg(FILE);
-                vec![check.to_string(), on_its_host(&there)]
+                vec![check.into(), on_its_host(there)]
             }
         }
     }
@@ -285,30 +285,30 @@ impl Remedy<'_> {
     }
 
     /// Says how the peer is started.
-    pub(super) fn start(&self) -> String {
+    pub(super) fn start(&self) -> Help {
         if !["dpm", "dpe"].contains(&self.kind.as_str()) {
-            return "start it".to_owned();
+            return "start it".into();
         }
         let run = CommandLine::new("countersign").arg(&self.kind).arg("run");
-        let command = self.at_peer(|home| run.option("home", home));
-        match self.other {
-            Other::There => format!("start it {command}"),
-            Other::Here(_) | Other::Itself(_) => format!("start it with: {command}"),
-        }
+        let words = match self.other {
+            Other::There => "start it",
+            Other::Here(_) | Other::Itself(_) => "start it with:",
+        };
+        self.at_peer(|home| run.option("home", home)).after(words)
     }
 
     /// Returns a command for the peer's home; for one on another machine it says where to run it.
-    pub(super) fn at_peer(&self, command: impl FnOnce(&Path) -> CommandLine) -> String {
+    pub(super) fn at_peer(&self, command: impl FnOnce(&Path) -> CommandLine) -> Help {
         match &self.other {
-            Other::Here(home) | Other::Itself(home) => command(home).to_string(),
-            Other::There => on_its_host(&command(Path::new("."))),
+            Other::Here(home) | Other::Itself(home) => command(home).into(),
+            Other::There => on_its_host(command(Path::new("."))),
         }
     }
 
     /// Says how to pair the two.
     ///
     /// If both files are here, the pairing is planned first: `pair` accepts the printed command.
-    pub(super) fn pair(&self, tls: bool) -> Vec<String> {
+    pub(super) fn pair(&self, tls: bool) -> Vec<Help> {
         let own = &self.settings.own.module;
         let home = match &self.other {
             Other::Here(home) => home,
@@ -319,25 +319,25 @@ impl Remedy<'_> {
         let both = pair.named(own, &self.settings.home.file);
         let command = both.flag_if(tls, "tls");
         let planned = self.planned(home, &command, tls);
-        vec![planned.unwrap_or_else(|| command.to_string())]
+        vec![planned.unwrap_or_else(|| command.into())]
     }
 
     /// Says how the peer comes to listen for others than its own host, which dial it at `host`.
-    pub(super) fn listen(&self, host: &str) -> Vec<String> {
+    pub(super) fn listen(&self, host: &str) -> Vec<Help> {
         let setting = "`countersign.server.address` in its file says where it listens";
         let words = "`countersign pair --address` has it listen for other hosts";
         let Other::Here(home) = &self.other else {
-            return vec![setting.to_owned(), words.to_owned()];
+            return vec![setting.into(), words.into()];
         };
         let (own, file) = (&self.settings.own.module, &self.settings.home.file);
         let pair = CommandLine::new("countersign pair").named(&self.kind, home.join(FILE));
         let both = pair.named(own, file);
         let command = both.option("address", format!("{}={host}", self.kind));
-        vec![setting.to_owned(), format!("{words}: {command}")]
+        vec![setting.into(), Help::new(format!("{words}:"), command)]
     }
 
     /// Says how to pair the two over two machines; a key is added if one `is_known`.
-    fn exchange(&self, tls: bool, is_known: bool) -> Vec<String> {
+    fn exchange(&self, tls: bool, is_known: bool) -> Vec<Help> {
         let (own, file) = (&self.settings.own.module, &self.settings.home.file);
         let pair = CommandLine::new("countersign pair --one-side");
         let offer = pair.named(own, file).flag_if(tls, "tls");
@@ -354,17 +354,17 @@ impl Remedy<'_> {
                 command
             }
         });
-        let there = on_its_host(&first.into_file(REPLY));
+        let there = on_its_host(first.into_file(REPLY));
         vec![
-            offer.into_file(OFFER).to_string(),
-            format!("copy `{OFFER}` there; {there}"),
-            format!("copy `{REPLY}` back; here: {back}"),
+            offer.into_file(OFFER).into(),
+            there.after(format!("copy `{OFFER}` there;")),
+            Help::new(format!("copy `{REPLY}` back; here:"), back),
         ]
     }
 
     /// Returns what corrects the two files in place of the pairing `command`, if that is refused.
     /// The peer's home is `home`.
-    fn planned(&self, home: &Path, command: &CommandLine, tls: bool) -> Option<String> {
+    fn planned(&self, home: &Path, command: &CommandLine, tls: bool) -> Option<Help> {
         let settings = self.settings;
         let members = [
             Member::new(ModuleType::new(&self.kind).ok()?, home.join(FILE)),
@@ -378,16 +378,14 @@ impl Remedy<'_> {
         match refused.kind() {
             Kind::OtherKey(free) => {
                 let with_key = command.clone().option("key-name", free);
-                Some(format!(
-                    "if it is the same module with another key: {with_key}"
-                ))
+                let words = "if it is the same module with another key:";
+                Some(Help::new(words, with_key))
             }
             Kind::OtherOwner { path, found } => {
                 let other = members.iter().find(|member| member.path != *path)?;
                 let file = other.path.display();
-                Some(format!(
-                    "write into {file}: countersign.deployment.name={found}"
-                ))
+                let line = format!("{OWN_NAME}={found}");
+                Some(Help::new(format!("write into {file}:"), line))
             }
             _ => None,
         }
@@ -396,21 +394,21 @@ impl Remedy<'_> {
     /// Says how this module, or else the peer, gets a new key.
     ///
     /// No peer still accepts the old key, so there is nothing to wait for.
-    pub(super) fn rotate(&self, is_own: bool) -> Vec<String> {
+    pub(super) fn rotate(&self, is_own: bool) -> Vec<Help> {
         let own = &self.settings.home.file;
         let Other::Here(home) = &self.other else {
             let side = if is_own { "here" } else { "there" };
-            let first = vec![format!("remove the line `{OWN_KEY}` {side}, then:")];
+            let first = vec![format!("remove the line `{OWN_KEY}` {side}, then:").into()];
             return [first, self.exchange(false, true)].concat();
         };
         let peer = &home.join(FILE);
         let (file, other) = if is_own { (own, peer) } else { (peer, own) };
         let run = CommandLine::new("countersign rotate run").option("file", file);
-        vec![run.option("peer-file", other).flag("now").to_string()]
+        vec![run.option("peer-file", other).flag("now").into()]
     }
 }
 
 /// Says where a command for another machine is run.
-fn on_its_host(command: &CommandLine) -> String {
-    format!("on its host, in its home folder: {command}")
+fn on_its_host(command: CommandLine) -> Help {
+    Help::new("on its host, in its home folder:", command)
 }

@@ -1,9 +1,12 @@
 //! What the doctor found, as values.
 
 use std::cell::RefCell;
+use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
+
+use crate::diagnostic::CommandLine;
 
 /// One of the ten layers, in their order.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -87,6 +90,65 @@ pub enum Side {
     Between,
 }
 
+/// What to do: words, the line that is typed or written, or both. As text, one follows the other.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Help {
+    /// What the line is for, or what to do without one.
+    pub words: String,
+    /// A command, or the line of a file. It is never broken into several.
+    pub line: String,
+}
+
+impl Help {
+    /// Makes a help of `words` that a `line` follows.
+    #[expect(clippy::needless_pass_by_value, reason = "a literal or a command")]
+    pub(super) fn new(words: impl Into<String>, line: impl ToString) -> Self {
+        Self {
+            words: words.into(),
+            line: line.to_string(),
+        }
+    }
+
+    /// Puts `words` before it.
+    pub(super) fn after(self, words: impl Into<String>) -> Self {
+        let words = [words.into(), self.words].join(" ");
+        Self::new(words.trim_end(), self.line)
+    }
+}
+
+impl From<&str> for Help {
+    fn from(words: &str) -> Self {
+        Self::new(words, "")
+    }
+}
+
+impl From<String> for Help {
+    fn from(words: String) -> Self {
+        Self::new(words, "")
+    }
+}
+
+impl From<CommandLine> for Help {
+    fn from(command: CommandLine) -> Self {
+        Self::new("", command)
+    }
+}
+
+impl fmt::Display for Help {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_both = !self.words.is_empty() && !self.line.is_empty();
+        let between = if is_both { " " } else { "" };
+        write!(f, "{}{between}{}", self.words, self.line)
+    }
+}
+
+impl Serialize for Help {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A layer and its result. Text from a peer is escaped.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -99,8 +161,8 @@ pub struct Row {
     pub detail: String,
     /// Where it is to be fixed, for a failure.
     pub side: Option<Side>,
-    /// How, one sentence or command each.
-    pub help: Vec<String>,
+    /// How, one thing to do each.
+    pub help: Vec<Help>,
     /// How long it took, if that is useful.
     pub milliseconds: Option<f64>,
     /// Whether it failed because one side refuses the other, whatever the layer.
@@ -149,14 +211,13 @@ impl Row {
     }
 
     /// Adds what to do.
-    #[expect(clippy::needless_pass_by_value, reason = "a literal or a command")]
-    pub(super) fn help(self, help: impl ToString) -> Self {
-        self.helps([help.to_string()])
+    pub(super) fn help(self, help: impl Into<Help>) -> Self {
+        self.helps([help])
     }
 
     /// Adds several things to do.
-    pub(super) fn helps(mut self, help: impl IntoIterator<Item = String>) -> Self {
-        self.help.extend(help);
+    pub(super) fn helps(mut self, help: impl IntoIterator<Item = impl Into<Help>>) -> Self {
+        self.help.extend(help.into_iter().map(Into::into));
         self
     }
 
@@ -168,7 +229,7 @@ impl Row {
 
     /// Returns what is news when it changes: neither how long it took, nor by how much clocks
     /// differ.
-    pub fn outcome(&self) -> (State, Option<Side>, Vec<String>, Option<String>) {
+    pub fn outcome(&self) -> (State, Option<Side>, Vec<Help>, Option<String>) {
         let is_fixed = self.state == State::Fail && self.layer < Layer::Clock;
         let detail = is_fixed.then(|| self.detail.clone());
         (self.state, self.side, self.help.clone(), detail)
