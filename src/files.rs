@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 /// Opens a regular file to read it; links are followed.
 ///
@@ -66,7 +67,8 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o750).create(path)?;
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(path);
+    made.map_err(|error| explained(path, error))?;
     give_to_owner_of_folder(&File::open(path)?, path);
     Ok(())
 }
@@ -107,11 +109,36 @@ pub fn regular(path: &Path, options: &mut OpenOptions, follows_links: bool) -> i
             // What a socket says, and a pipe that is to be written and has no reader.
             Some(Errno::NXIO) => "a pipe, socket or device",
             Some(Errno::LOOP) if !follows_links => "a symbolic link, which is not followed here",
-            _ => return opened,
+            _ => return opened.map_err(|error| explained(path, error)),
         },
     };
     let what = format!("it is {what}; only a regular file is used");
     Err(io::Error::new(ErrorKind::Unsupported, what))
+}
+
+/// Names in `error` what keeps this process from `path`, if that is a right or a read-only volume.
+pub fn explained(path: &Path, error: io::Error) -> io::Error {
+    let user = geteuid();
+    // Itself, or the last folder on the way to it that can be seen.
+    let mut seen = path.ancestors().map(|place| match place.to_str() {
+        Some("") => Path::new("."),
+        _ => place,
+    });
+    let found = seen.find_map(|place| Some((place.display(), fs::metadata(place).ok()?)));
+    let text = match (error.kind(), found) {
+        (ErrorKind::PermissionDenied, Some((place, about))) => format!(
+            "permission denied to user {user}: `{place}` belongs to user {} and group {} and has mode {:04o}; \
+             let user {user} use it, or run as its owner",
+            about.uid(),
+            about.gid(),
+            about.mode() & 0o7777
+        ),
+        (ErrorKind::ReadOnlyFilesystem, Some((place, _))) => format!(
+            "`{place}` is on a read-only file system; mount a volume that user {user} may write"
+        ),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
 }
 
 /// Does nothing unless root made `file`; where root may not give it away, it stays root's.

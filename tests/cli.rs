@@ -3,6 +3,9 @@
 
 #[path = "cli/check.rs"]
 mod check;
+#[cfg(target_os = "linux")]
+#[path = "cli/containers.rs"]
+mod containers;
 #[cfg(unix)]
 #[path = "cli/demo.rs"]
 mod demo;

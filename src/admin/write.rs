@@ -334,13 +334,16 @@ fn named_beside<T>(
     target: &Path,
     mut create: impl FnMut(&Path) -> io::Result<T>,
 ) -> io::Result<NamedTempFile<T>> {
-    let mut failed = None;
+    let (mut failed, folder) = (None, folder_of(target));
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).rand_bytes(RANDOM);
-    let made = builder.make_in(folder_of(target), |name| {
+    let made = builder.make_in(folder, |name| {
         create(name).inspect_err(|error| failed = error.raw_os_error())
     });
-    made.map_err(|error| failed.map_or(error, io::Error::from_raw_os_error))
+    made.map_err(|error| {
+        let cause = failed.map_or(error, io::Error::from_raw_os_error);
+        files::explained(folder, cause)
+    })
 }
 
 /// Gives the file at `target` a second name, so that it outlives being replaced.

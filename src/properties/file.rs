@@ -39,9 +39,6 @@ pub enum ReadFault {
     /// Nothing there.
     #[error("there is no such file")]
     Missing,
-    /// There, but not for us.
-    #[error("permission denied")]
-    Denied,
     /// A folder.
     #[error("it is a directory, not a file")]
     Directory,
@@ -281,7 +278,6 @@ impl From<io::Error> for ReadFault {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Missing,
-            io::ErrorKind::PermissionDenied => Self::Denied,
             io::ErrorKind::IsADirectory => Self::Directory,
             io::ErrorKind::Unsupported => Self::Special,
             _ => Self::Io(error),

@@ -338,7 +338,7 @@ fn folders(view: &View, home: &Path, findings: &mut Limited) {
                 mode & 0o777
             );
             let found = view.about_file(0, Code::Cs0108, message);
-            let help = format!("run `chmod go-w {shown}`");
+            let help = format!("run `{}`", CommandLine::new("chmod go-w").arg(&folder));
             findings.push(found.with_severity(severity).with_help(help));
         }
     }
