@@ -71,6 +71,9 @@ mod reload;
 #[cfg(unix)]
 #[path = "cli/remedies.rs"]
 mod remedies;
+#[cfg(unix)]
+#[path = "cli/replace.rs"]
+mod replace;
 #[path = "cli/revoke.rs"]
 mod revoke;
 #[cfg(unix)]

@@ -309,8 +309,13 @@ pub(super) fn trusting_too(
     key: &VerifyingKey,
     key_id: &KeyId,
 ) -> Vec<Setting> {
-    let name = free_key_name(|name| deployment.keys.iter().any(|key| same(&key.name, name)));
+    let name = free_name(deployment);
     trusted_key(deployment.name.as_str(), &name, key, key_id).into()
+}
+
+/// Returns the name that the next key of `deployment` gets.
+pub(super) fn free_name(deployment: &Deployment) -> String {
+    free_key_name(|name| deployment.keys.iter().any(|key| same(&key.name, name)))
 }
 
 /// Plans that `file` trusts `peer`. Nothing is written; the plan is empty if it is trusted already.

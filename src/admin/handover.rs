@@ -56,6 +56,9 @@ pub enum Purpose {
         /// The one that signs now.
         signs: Fingerprint,
     },
+    /// To trust the key in place of all that the module had before: they are lost or leaked. None
+    /// of them vouches for it, the words alone do.
+    Replace,
 }
 
 /// What else to know about a module to trust it.
@@ -114,6 +117,7 @@ impl HandOver {
                 format!("pair\nmodule: {module}\nenvironment: {environment}\nrole: {role}{more}")
             }
             Purpose::Rotate { signs } => format!("rotate\nsigns: {signs}"),
+            Purpose::Replace => "replace".to_owned(),
         };
         format!(
             "version: 1\npurpose: {purpose}\ndeployment: {deployment}\nfingerprint: {key_id}\n\
@@ -157,6 +161,7 @@ impl HandOver {
             "rotate" => Purpose::Rotate {
                 signs: lines.value("signs", str::parse)?,
             },
+            "replace" => Purpose::Replace,
             _ => return Err(refused("the value of `purpose` cannot be used")),
         };
         let key_id = lines.value("fingerprint", KeyId::new)?;
@@ -265,6 +270,13 @@ mod tests {
         }
     }
 
+    fn replace() -> HandOver {
+        HandOver {
+            purpose: Purpose::Replace,
+            ..pair()
+        }
+    }
+
     fn with_tls() -> HandOver {
         let tls = Some(SigningKey::generate().unwrap().fingerprint());
         let mut pair = pair();
@@ -277,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for written in [pair(), with_tls(), rotate()] {
+        for written in [pair(), with_tls(), rotate(), replace()] {
             let block = written.block();
             let on_its_way = format!("\n{}\n\n", block.replace('\n', "\r\n"));
 
@@ -293,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_block_with_any_byte_altered_or_cut_is_refused() {
-        for written in [pair(), with_tls(), rotate()] {
+        for written in [pair(), with_tls(), rotate(), replace()] {
             let block = written.block();
             let block = block.trim_end();
             for at in 0..block.len() {

@@ -17,23 +17,29 @@ pub use view::Side;
 use view::View;
 
 use super::change::Change;
-use super::deployments::{revoked, trusting_too};
+use super::deployments::{not_there, revoked, trusting_too};
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Introduction, Purpose};
+use super::revocation::RevokedFile;
+use super::rotation::replace::trusting;
 use super::setting::is_not_remembered;
 use super::source::SettingsFile;
 use super::write::place_of;
 use crate::config::names::{DEPLOYMENTS, OWN_NAME};
+use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
 use crate::properties::name::uniform;
+use crate::trust::Deployment;
 
 /// What pairing would change.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Plan {
     /// The sides, in the order of the arguments; empty if only a key is accepted.
     pub sides: Vec<Side>,
     /// What would change, in the order of the sides.
     pub change: Change,
+    /// The keys that no longer work, if a key is accepted in their place.
+    pub revoked: Vec<RevokedFile>,
 }
 
 /// Plans the pairing of the modules whose files are here: the first one with each of the others.
@@ -56,14 +62,12 @@ pub fn plan(
     let mut settled = options.clone();
     settled.tls |= !options.plaintext && members.iter().any(Member::is_remote);
     match (theirs.map(|theirs| (theirs, &theirs.purpose)), members) {
-        (Some((theirs, Purpose::Rotate { signs })), [member]) => {
-            return accept_key(&member.path, theirs, *signs);
-        }
         (Some((_, Purpose::Pair(theirs))), _) => {
             let environment = &mut settled.environment;
             environment.get_or_insert_with(|| theirs.environment.clone());
             settled.tls |= theirs.tls.is_some();
         }
+        (Some((theirs, _)), [member]) => return accept_key(&member.path, theirs),
         _ => {}
     }
     let views = members
@@ -110,7 +114,11 @@ pub fn plan(
             .with_help(help)
             .with_findings(change.findings));
     }
-    Ok(Plan { sides, change })
+    Ok(Plan {
+        sides,
+        change,
+        ..Plan::default()
+    })
 }
 
 fn have_files_of_their_own(members: &[Member]) -> Result<(), Refused> {
@@ -202,28 +210,59 @@ fn peers_of<T>(all: &[T], at: usize) -> Vec<&T> {
     hub.chain(all.iter().skip(1).filter(|_| at == 0)).collect()
 }
 
-fn accept_key(path: &Path, theirs: &HandOver, signs: Fingerprint) -> Result<Plan, Refused> {
+/// Plans to trust the key of `theirs`, which is for a module that the file at `path` trusts.
+fn accept_key(path: &Path, theirs: &HandOver) -> Result<Plan, Refused> {
     is_not_remembered(path, &theirs.key)?;
     let file = SettingsFile::read(path)?;
-    let known = file.find(&theirs.deployment);
-    let trusting = known.filter(|known| known.key(signs).is_some_and(|key| !key.revoked));
-    let deployment = trusting.ok_or_else(|| {
-        let (path, name) = (path.display(), &theirs.deployment);
-        let message = format!("`{path}` does not trust `{signs}` as a key of `{name}`");
-        Refused::new(Kind::Conflict, message)
-            .with_help("pair the two modules first; only a trusted module can hand over a new key")
-    })?;
-    let settings = match deployment.key(theirs.key.fingerprint()) {
-        None => trusting_too(deployment, &theirs.key, &theirs.key_id),
-        Some(key) if key.revoked => {
-            let key = theirs.key.fingerprint();
-            return Err(revoked(path, key, &theirs.deployment, None));
+    let (name, new) = (&theirs.deployment, theirs.key.fingerprint());
+    let deployment = match theirs.purpose {
+        Purpose::Rotate { signs } => trusting_already(&file, name, signs)?,
+        _ => file.find(name).ok_or_else(|| not_there(&file, name))?,
+    };
+    let is_replacement = theirs.purpose == Purpose::Replace;
+    let mut others = deployment.active_keys().filter(|key| key.key != theirs.key);
+    let (edited, keys) = match (deployment.key(new), others.next()) {
+        (None, _) if is_replacement => {
+            let (edited, keys) = trusting(&file, deployment, &theirs.key, &theirs.key_id)?;
+            (edited, vec![keys])
         }
-        Some(_) => Vec::new(),
+        (None, _) => {
+            let settings = trusting_too(deployment, &theirs.key, &theirs.key_id);
+            (file.edited(&settings)?, Vec::new())
+        }
+        (Some(key), _) if key.revoked => return Err(revoked(path, new, name, None)),
+        // What came after it is not revoked for an old block.
+        (Some(_), Some(later)) if is_replacement => {
+            let (path, later) = (path.display(), later.key.fingerprint());
+            let message = format!(
+                "`{path}` has accepted this block already, and trusts `{name}` by the key {later} \
+                 too"
+            );
+            return Err(Refused::new(Kind::Conflict, message)
+                .with_help("have the other side print a new block, if it has lost that key"));
+        }
+        (Some(_), _) => (file.edited(&[])?, Vec::new()),
     };
     Ok(Plan {
         sides: Vec::new(),
-        change: file.change(file.edited(&settings)?)?,
+        change: file.change(edited)?,
+        revoked: keys,
+    })
+}
+
+/// Finds the deployment `name` of `file`, which must trust the key that signs now.
+fn trusting_already<'a>(
+    file: &'a SettingsFile,
+    name: &DeploymentName,
+    signs: Fingerprint,
+) -> Result<&'a Deployment, Refused> {
+    let known = file.find(name);
+    let trusting = known.filter(|known| known.key(signs).is_some_and(|key| !key.revoked));
+    trusting.ok_or_else(|| {
+        let path = file.path.display();
+        let message = format!("`{path}` does not trust `{signs}` as a key of `{name}`");
+        Refused::new(Kind::Conflict, message)
+            .with_help("pair the two modules first; only a trusted module can hand over a new key")
     })
 }
 

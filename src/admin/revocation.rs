@@ -10,7 +10,7 @@ use super::deployments::{Trusts, WrittenKey};
 use super::error::{Kind, Refused};
 use super::greeting::Found;
 use super::rotation::live::{Answer, ask_own_module, load};
-use super::setting::{as_a_module_reads, key_settings, origin_of, record, revoked_key};
+use super::setting::{Setting, as_a_module_reads, key_settings, origin_of, record, revoked_key};
 use super::source::SettingsFile;
 use crate::config::{AsWritten, Home, ModuleKind, Settings, environment, main_of};
 use crate::diagnostic::{Origin, redact, without_scalars};
@@ -94,9 +94,8 @@ pub fn plan(
         let text = FileText::read(path)?;
         let checked = SettingsFile::of(path, text.clone()).ok();
         let taken = checked.as_ref().map(|file| &*file.checked.deployments);
-        let read = as_a_module_reads(path, Some(&text))?;
-        let trusts = Trusts::of(read, taken.unwrap_or_default());
-        let meant: Vec<_> = trusts.keys.iter().filter(|key| which.means(key)).collect();
+        let (trusts, settings, file) =
+            in_file(path, &text, taken.unwrap_or_default(), which, standing)?;
         if checked.is_some_and(|file| which.is_own_key_of(&file)) {
             own.get_or_insert_with(|| path.clone());
         }
@@ -104,30 +103,15 @@ pub fn plan(
             let (name, deployment) = (shown(&key.name), shown(&key.deployment));
             format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
         }));
-        let settings: Vec<_> = meant
-            .iter()
-            .map(|key| {
-                let fingerprint = key.computed();
-                revoked_key(&key.deployment, &key.name, fingerprint, standing)
-            })
-            .collect();
-        let hidden = inactive(&trusts, which);
         let mut planned = EditedFile::plan(path, Some(text), &settings, None)?;
         if let (Some(key), Some(main)) = (
-            which.forgotten(path, standing, &meant)?,
+            which.forgotten(path, standing, file.keys.is_empty())?,
             planned.first_mut(),
         ) {
             main.records.push(record(standing, key, "-"));
         }
         edited.extend(planned);
-        let keys = meant.iter().map(|key| described(key, &trusts, which));
-        files.push(RevokedFile {
-            path: path.clone(),
-            which: which.clone(),
-            standing,
-            keys: keys.collect(),
-            inactive: hidden,
-        });
+        files.push(file);
     }
     let change = Change::effective(edited)?;
     if change.is_empty() && files.iter().all(|file| file.keys.is_empty()) {
@@ -141,6 +125,33 @@ pub fn plan(
         ));
     }
     Ok((change, files))
+}
+
+/// Finds the keys that `which` means in the file at `path`, which has this text, and of which a
+/// module reads the deployments `taken`; returns what the file trusts, the settings that revoke the
+/// keys, or take that back, and what becomes of them.
+pub(super) fn in_file(
+    path: &Path,
+    text: &FileText,
+    taken: &[Deployment],
+    which: &Which,
+    standing: Standing,
+) -> Result<(Trusts, Vec<Setting>, RevokedFile), Refused> {
+    let trusts = Trusts::of(as_a_module_reads(path, Some(text))?, taken);
+    let meant: Vec<_> = trusts.keys.iter().filter(|key| which.means(key)).collect();
+    let settings = meant
+        .iter()
+        .map(|key| revoked_key(&key.deployment, &key.name, key.computed(), standing))
+        .collect();
+    let keys = meant.iter().map(|key| described(key, &trusts, which));
+    let file = RevokedFile {
+        path: path.to_owned(),
+        which: which.clone(),
+        standing,
+        keys: keys.collect(),
+        inactive: inactive(&trusts, which),
+    };
+    Ok((trusts, settings, file))
 }
 
 /// Returns the error if no file has the keys; the files trust those that are `known`.
@@ -324,12 +335,12 @@ impl Which {
         &self,
         path: &Path,
         standing: Standing,
-        meant: &[&WrittenKey],
+        is_absent: bool,
     ) -> Result<Option<Fingerprint>, Refused> {
         let Self::Fingerprint(text) = self else {
             return Ok(None);
         };
-        let is_asked = standing == Standing::Undone && meant.is_empty();
+        let is_asked = standing == Standing::Undone && is_absent;
         let key: Option<Fingerprint> = text.parse().ok().filter(|_| is_asked);
         let remembered = Home::new(path).remembered()?;
         Ok(key.filter(|key| remembered.has(*key)))

@@ -7,6 +7,7 @@
 
 pub mod live;
 pub(super) mod phase;
+pub mod replace;
 
 use std::collections::HashSet;
 use std::iter;
@@ -19,7 +20,9 @@ use super::change::{Change, EditedFile};
 use super::deployments::trusting_too;
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Purpose};
-use super::setting::{Setting, key_settings, new_key, own_key, revoked_key, variable_above};
+use super::setting::{
+    Setting, key_settings, new_key, own_key, replacing, revoked_key, variable_above,
+};
 use super::source::{SettingsFile, findings_of};
 use super::write::place_of;
 use crate::clock::to_rfc3339;
@@ -63,16 +66,8 @@ impl Rotation {
     /// When a file cannot be read, has faults, is an active profile's, or is named twice, or `file`
     /// has no key.
     pub fn read(file: &Path, peers: &[PathBuf]) -> Result<Self, Refused> {
-        let mut places = HashSet::from([place_of(file)?]);
-        for peer in peers {
-            if !places.insert(place_of(peer)?) {
-                let message = format!("`{}` is named twice", peer.display());
-                return Err(Refused::new(Kind::Usage, message));
-            }
-        }
-        let owner = SettingsFile::read(file)?;
-        let files = peers.iter().map(|peer| SettingsFile::read(peer));
-        Self::of(owner, files.collect::<Result<_, _>>()?)
+        let (owner, peers) = read_all(file, peers)?;
+        Self::of(owner, peers)
     }
 
     /// Combines the files, in which only the owner's next key may have faults.
@@ -88,7 +83,10 @@ impl Rotation {
         let own = owner.checked.own.clone().ok_or_else(|| {
             let path = owner.path.display();
             let message = format!("`{path}` has no `generator.key`; there is nothing to rotate");
+            let files: Vec<_> = peers.iter().map(|peer| &*peer.path).collect();
             Refused::new(Kind::Unreadable, message)
+                .with_help("if the key is lost, replace it:")
+                .with_commands([replacing(&owner.path, &files)])
         })?;
         Ok(Self { owner, peers, own })
     }
@@ -239,11 +237,12 @@ impl Rotation {
     pub fn deployment<'a>(&self, peer: &'a SettingsFile) -> Option<&'a Deployment> {
         let next = self.next().map(|(key, _)| key.fingerprint());
         let keys = iter::once(self.key().fingerprint()).chain(next);
-        let previous = self.state().previous.iter().rev().copied();
-        keys.chain(previous).find_map(|key| {
-            let mut deployments = peer.checked.deployments.iter();
-            deployments.find(|one| one.key(key).is_some())
-        })
+        owner_of(keys.chain(self.before()), peer)
+    }
+
+    /// Iterates over the keys that it had before, the last one first.
+    fn before(&self) -> impl Iterator<Item = Fingerprint> {
+        self.state().previous.iter().rev().copied()
     }
 
     /// Finds `key` among those that `peer` has for the owner.
@@ -448,10 +447,38 @@ impl Rotation {
     }
 }
 
+/// Reads the file of a module, and those of its peers.
+fn read_all(file: &Path, peers: &[PathBuf]) -> Result<(SettingsFile, Vec<SettingsFile>), Refused> {
+    let mut places = HashSet::from([place_of(file)?]);
+    for peer in peers {
+        if !places.insert(place_of(peer)?) {
+            let message = format!("`{}` is named twice", peer.display());
+            return Err(Refused::new(Kind::Usage, message));
+        }
+    }
+    let owner = SettingsFile::read(file)?;
+    let files = peers.iter().map(|peer| SettingsFile::read(peer));
+    Ok((owner, files.collect::<Result<_, _>>()?))
+}
+
+/// Finds the deployment that has the first of `keys` that `peer` knows.
+fn owner_of(
+    mut keys: impl Iterator<Item = Fingerprint>,
+    peer: &SettingsFile,
+) -> Option<&Deployment> {
+    keys.find_map(|key| {
+        let mut deployments = peer.checked.deployments.iter();
+        deployments.find(|one| one.key(key).is_some())
+    })
+}
+
 fn faults(file: &SettingsFile) -> Refused {
-    let path = file.path.display();
-    let message = format!("`{path}` has faults that must be fixed first");
-    Refused::new(Kind::Unreadable, message).with_findings(file.findings.clone())
+    faulty(&file.path, file.findings.clone())
+}
+
+fn faulty(path: &Path, findings: Findings) -> Refused {
+    let message = format!("`{}` has faults that must be fixed first", path.display());
+    Refused::new(Kind::Unreadable, message).with_findings(findings)
 }
 
 #[cfg(test)]

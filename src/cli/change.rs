@@ -2,13 +2,15 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, BufRead as _, IsTerminal as _};
+use std::iter;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::output::{Answer, Console, Exit, counted};
 use crate::admin::{Change, ChangeKind, EditedFile, Kind, Refused};
-use crate::diagnostic::Findings;
+use crate::diagnostic::{CommandLine, Findings};
 
 /// How to load a file again in a module that does not watch it.
 pub(super) const BY_SIGNAL: &str =
@@ -81,6 +83,32 @@ impl How {
             (false, true) => "\nnothing was written (--dry-run)\n",
             (false, false) => "",
         }
+    }
+}
+
+/// A command of a procedure over several hosts.
+#[derive(Serialize)]
+pub(super) struct Next {
+    host: String,
+    command: String,
+}
+
+impl Next {
+    pub(super) fn new(host: impl Into<String>, command: &CommandLine) -> Self {
+        Self {
+            host: host.into(),
+            command: command.to_string(),
+        }
+    }
+
+    /// Writes the commands that are next, each on a line of its own.
+    pub(super) fn lines(all: &[Self]) -> String {
+        let heads = iter::once("next").chain(iter::repeat(""));
+        let lines = all
+            .iter()
+            .zip(heads)
+            .map(|(Self { host, command }, head)| format!("{head:<8}{host}: {command}\n"));
+        lines.collect()
     }
 }
 

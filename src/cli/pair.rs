@@ -5,15 +5,15 @@ mod arguments;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(super) use arguments::Arguments;
 use arguments::{Accept, Command, file_is_no_key};
 
-use super::change::{How, answer, ask, changes, ended, files_in_json, warn_of};
+use super::change::{How, Next, answer, ask, changes, ended, files_in_json, warn_of};
 use super::input;
 use super::output::{Answer, Console, add, counted, table};
+use super::revoke::consequences;
 use crate::admin::handover::{HandOver, MAX_BYTES, Purpose};
 use crate::admin::pairing::{self, Address, Member, Options, Plan, Side};
 use crate::admin::{Change, ChangeKind, EditedFile, Kind, Refused, home_of};
@@ -121,7 +121,7 @@ fn run_of(member: &Member) -> CommandLine {
 fn remote(side: &Side) -> Option<&Target> {
     match &side.hand_over.purpose {
         Purpose::Pair(of) => of.address.as_ref().filter(|_| of.is_remote()),
-        Purpose::Rotate { .. } => None,
+        Purpose::Rotate { .. } | Purpose::Replace => None,
     }
 }
 
@@ -215,6 +215,10 @@ fn accept(arguments: &Accept, console: &Console) -> Answer {
     let members = [member];
     let options = arguments.common.options(false);
     let plan = pairing::plan(&members, Some(&theirs), &options)?;
+    let stops = consequences(&plan.revoked);
+    if !stops.is_empty() {
+        console.present(stops.trim_end());
+    }
     present(&plan, console);
     let how = &arguments.common.how;
     if plan.change.all().any(replaces) {
@@ -254,7 +258,10 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
     let what = match &theirs.purpose {
         Purpose::Pair(of) => format!("the {} `{}`", of.module, theirs.deployment),
         Purpose::Rotate { .. } => format!("another key of `{}`", theirs.deployment),
+        Purpose::Replace => format!("a key in place of all those of `{}`", theirs.deployment),
     };
+    // No trusted key vouches for it, and it ends the trust in those that are there.
+    let is_alone = theirs.purpose == Purpose::Replace;
     let words = theirs.words();
     match &arguments.words {
         Some(heard) if theirs.has_words(heard) => Ok(()),
@@ -267,11 +274,15 @@ fn compare(theirs: &HandOver, arguments: &Accept, console: &Console) -> Result<(
             let key = &theirs.key_id;
             console.present(&format!("block   {what}, {key}\nwords   {words}"));
             let how = &arguments.common.how;
-            if how.yes || how.dry_run {
+            if how.yes && !is_alone || how.dry_run {
                 return Ok(());
             }
             let unasked = Refused::new(Kind::Usage, "there is no terminal to compare the words on")
-                .with_help("`--words \"…\"` compares them, `--yes` accepts the block without comparing them");
+                .with_help(if is_alone {
+                    "`--words \"…\"` compares them; `--yes` does not, and a stranger can make this block"
+                } else {
+                    "`--words \"…\"` compares them, `--yes` accepts the block without comparing them"
+                });
             let question = "Does the other side read out the same words? [y/N]";
             ask(question, unasked, console)
         }
@@ -289,10 +300,7 @@ fn finish(plan: &Plan, next: &[Next], how: &How, console: &Console) -> Answer {
     let words = side.map(|side| side.hand_over.words());
     if let (Some(side), Some(words)) = (side, &words) {
         let mut text = format!("words   {words}\n");
-        for (at, Next { host, command }) in next.iter().enumerate() {
-            let head = if at == 0 { "next" } else { "" };
-            let _ = writeln!(text, "{head:<8}{host}: {command}");
-        }
+        text += &Next::lines(next);
         if side.is_local {
             let of = &side.hand_over.deployment;
             let _ = writeln!(
@@ -312,22 +320,6 @@ fn finish(plan: &Plan, next: &[Next], how: &How, console: &Console) -> Answer {
     });
     console.reply(block.unwrap_or_default(), &report)?;
     ended("written", "the", findings)
-}
-
-/// A command of a procedure over two hosts.
-#[derive(Serialize)]
-struct Next {
-    host: &'static str,
-    command: String,
-}
-
-impl Next {
-    fn new(host: &'static str, command: &CommandLine) -> Self {
-        Self {
-            host,
-            command: command.to_string(),
-        }
-    }
 }
 
 /// Returns what goes on with the block of `member`, for a module of type `there`: whether it is

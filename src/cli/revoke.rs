@@ -145,7 +145,7 @@ async fn watch(
 }
 
 /// Writes what stops working, file by file.
-fn consequences(files: &[RevokedFile]) -> String {
+pub(super) fn consequences(files: &[RevokedFile]) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     for file in files {

@@ -1,6 +1,7 @@
 //! `countersign rotate`: a new key for a module, while it and its peers run.
 
 mod interface;
+mod replace;
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::Finish(arguments) => step(Step::Finish, arguments, console),
         Command::Abort(arguments) => step(Step::Abort, arguments, console),
         Command::Run(arguments) => all_steps(arguments, console),
+        Command::Replace(arguments) => replace::run(arguments, console),
         Command::Status(files) => {
             let rotation = files.read()?;
             if let Some(damage) = rotation.damage() {

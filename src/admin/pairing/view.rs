@@ -215,7 +215,7 @@ impl<'a> View<'a> {
             .iter()
             .filter_map(|(peer, file)| match &peer.purpose {
                 Purpose::Pair(of) => Some((*peer, of, *file)),
-                Purpose::Rotate { .. } => None,
+                Purpose::Rotate { .. } | Purpose::Replace => None,
             })
             .collect();
         for (peer, of, file) in &introduced {

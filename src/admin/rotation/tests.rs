@@ -3,6 +3,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::replace::{Replacement, Request};
 use super::*;
 use crate::admin::deployments::trusting_too;
 use crate::admin::error::Kind;
@@ -294,6 +295,70 @@ fn files_that_do_not_belong_together_are_refused() {
 
 /// The step that a child is to take is in a file, since its arguments are the harness's.
 const STEP: &str = "step";
+const REPLACE: &str = "replace";
+
+/// Gives the engine another key in place of all that it has.
+fn replace(folder: &Path) {
+    let request = Request {
+        file: folder.join(DPE),
+        peers: vec![folder.join(DPM)],
+        name: None,
+        one_side: false,
+    };
+    let plan = Replacement::plan(&request, SystemClock.now()).unwrap();
+    plan.change.carry_out().unwrap();
+}
+
+#[test]
+fn replacement_ends_a_rotation_in_every_phase_with_one_key_that_is_trusted() {
+    for before in [
+        &[][..],
+        &[Step::Prepare],
+        &[Step::Prepare, Step::Activate],
+        &[Step::Prepare, Step::Activate, Step::Finish],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        pair(folder.path());
+        for step in before {
+            take(folder.path(), *step);
+        }
+        let had = keys(folder.path()).len();
+
+        replace(folder.path());
+
+        assert_eq!(errors(folder.path()), 0, "{before:?}");
+        let after = read(folder.path());
+        assert_eq!(after.phase(), Phase::Idle, "{before:?}");
+        let state = after.state();
+        assert!(state.next.is_none() && state.activated_at.is_none() && state.previous.is_empty());
+        let revoked: Vec<_> = keys(folder.path()).iter().map(|key| key.1).collect();
+        let expected: Vec<_> = (0..=had).map(|at| at < had).collect();
+        assert_eq!(revoked, expected, "{before:?}");
+    }
+}
+
+#[test]
+fn replacement_that_is_killed_between_any_two_writes_is_completed_by_the_next() {
+    let set_up = |folder: &Path| {
+        pair(folder);
+        let own = fs::read_to_string(folder.join(DPE)).unwrap();
+        let lines = own.lines().filter(|line| !line.contains("generator.key="));
+        let lost: Vec<_> = lines.collect();
+        fs::write(folder.join(DPE), lost.join("\n") + "\n").unwrap();
+        fs::write(folder.join(STEP), REPLACE).unwrap();
+    };
+    let look = |folder: &Path, at: u32| {
+        replace(folder);
+        assert_eq!(errors(folder), 0, "{at}");
+        let all = keys(folder);
+        let trusted = all.iter().filter(|(_, revoked)| !revoked).count();
+        assert_eq!(trusted, 1, "{at}: {all:?}");
+    };
+
+    let killed = kill::at_every_point("admin::rotation::tests::child", set_up, look);
+
+    assert!(killed > 6, "it was killed {killed} times");
+}
 
 #[test]
 #[ignore = "is run by another test, which kills it"]
@@ -301,6 +366,10 @@ fn child() {
     let folder = kill::folder().unwrap();
     let steps = [Step::Prepare, Step::Activate, Step::Finish, Step::Abort];
     let name = fs::read_to_string(folder.join(STEP)).unwrap();
+    if name == REPLACE {
+        replace(&folder);
+        return;
+    }
     take(
         &folder,
         steps

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::replace;
 use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::{Phase, Plan, Rotation, Step};
 use crate::cli::change::{How, changes, files_in_json};
@@ -49,6 +50,11 @@ pub(crate) enum Command {
     /// It continues from what the files say, also after an interruption.
     #[command(after_help = example("rotate run --file dpe --peer-file dpm --now --yes"))]
     Run(StepArguments),
+    /// Replace a key that is lost, broken or leaked: the peers revoke it and all before it at once
+    ///
+    /// It needs no key to begin with, and ends a rotation that is under way. What the old keys
+    /// signed is refused from then on. Each run makes another key.
+    Replace(replace::Arguments),
 }
 
 #[derive(Args, Debug)]
