@@ -31,9 +31,9 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 6188),
     ("admission", 408),
-    ("cli", 3958),
+    ("cli", 4004),
     ("clock", 86),
-    ("config", 6529),
+    ("config", 6542),
     ("diagnostic", 593),
     ("dpe", 580),
     ("dpm", 1154),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 35246;
+const TOTAL: usize = 35305;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

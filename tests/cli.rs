@@ -54,6 +54,9 @@ mod memory;
 mod modules;
 #[path = "cli/one_side.rs"]
 mod one_side;
+#[cfg(unix)]
+#[path = "cli/one_spelling.rs"]
+mod one_spelling;
 #[path = "cli/pair.rs"]
 mod pair;
 #[path = "cli/pair_tls.rs"]

@@ -243,7 +243,7 @@ async fn no_call_is_refused_while_either_side_changes_its_key() {
         let world = Arc::clone(&world);
         tokio::task::spawn_blocking(move || {
             for (own, peer) in [("dpe", "dpm"), ("dpm", "dpe")] {
-                let files = ["--file", own, "--peer-file", peer, "--except", "mmm-dev"];
+                let files = ["--home", own, "--peer-file", peer, "--except", "mmm-dev"];
                 world.succeeds(&[&["rotate", "run", "--yes"], &files[..]].concat());
             }
         })

@@ -287,14 +287,14 @@ pub(super) fn revoked(
 ) -> Refused {
     let message = format!("`{}` has revoked the key of `{name}`", path.display());
     let rotate = own.map(|own| {
-        let run = CommandLine::new("countersign rotate run").option("file", own);
+        let run = CommandLine::new("countersign rotate run").option("home", own);
         run.option("peer-file", path).flag("now")
     });
     let how = match own {
         Some(_) => String::new(),
         None => format!(": remove the line `{OWN_KEY}` from its own file, and pair again"),
     };
-    let undo = CommandLine::new("countersign revoke --undo").option("file", path);
+    let undo = CommandLine::new("countersign revoke --undo").option("home", path);
     Refused::new(Kind::Taken, message)
         .with_help(format!(
             "give its module a new key{how}; or, only if the key was revoked by mistake, undo that:"
@@ -357,7 +357,7 @@ pub fn add(file: &SettingsFile, peer: &Peer<'_>) -> Result<Change, Refused> {
     let settings = planned.map_err(|refused| match refused.kind() {
         Kind::OtherOwner { found, .. } => {
             let remove = CommandLine::new("countersign deployment remove").arg(found);
-            let command = remove.option("file", path);
+            let command = remove.option("home", path);
             refused
                 .with_help("use that name, or first:")
                 .with_commands([command])

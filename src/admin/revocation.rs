@@ -120,9 +120,8 @@ pub fn plan(
         };
         let what = "this is the module's own key in";
         let message = format!("{what} `{}`: only its peers trust it", own.display());
-        return Err(Refused::new(Kind::Conflict, message).with_help(
-            "name the peers' files with `--file`; to replace the key: `countersign rotate`",
-        ));
+        return Err(Refused::new(Kind::Conflict, message)
+            .with_help("name the peers with `--home`; to replace the key: `countersign rotate`"));
     }
     Ok((change, files))
 }

@@ -113,7 +113,7 @@ pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), R
     }
     let shown = path.display();
     let message = format!("the home of `{shown}` remembers the key {fingerprint} as revoked");
-    let undo = CommandLine::new("countersign revoke --undo").option("file", path);
+    let undo = CommandLine::new("countersign revoke --undo").option("home", path);
     Err(Refused::new(Kind::Conflict, message)
         .with_help(format!(
             "make a new key for that module: remove the line `{OWN_KEY}` from its own file, and \
@@ -125,7 +125,7 @@ pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), R
 /// Returns the command that gives the module of the file `own` a new key in place of a lost one;
 /// `peers` are the files that trust it, if any is here.
 pub(super) fn replacing<P: AsRef<Path>>(own: &Path, peers: &[P]) -> CommandLine {
-    let replace = CommandLine::new("countersign rotate replace").option("file", own);
+    let replace = CommandLine::new("countersign rotate replace").option("home", own);
     let all = peers.iter().map(AsRef::as_ref);
     let command = all.fold(replace, |command, peer| command.option("peer-file", peer));
     command.flag_if(peers.is_empty(), "one-side")

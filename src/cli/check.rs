@@ -8,18 +8,22 @@ use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
 use super::change::How;
+use super::input::{if_unnamed, unnamed};
 use super::output::{Answer, Console, Exit, Format, Kind, Refused, add, counted};
 use crate::admin::Fix;
-use crate::config::{self, Repair, Report};
+use crate::config::{self, Home, Repair, Report};
 use crate::diagnostic::{Finding, Origin, Severity, visible};
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("writing").args(["dry_run", "yes"]).multiple(true).requires("fix")))]
 #[command(after_help = include_str!("help/check.txt"))]
 pub(super) struct Arguments {
-    /// The files
-    #[arg(required = true, value_name = "FILE")]
+    /// The modules: their homes or their properties files
+    /// [default: `$COUNTERSIGN_HOME`, else this folder]
+    #[arg(value_name = "DIR|FILE", required_unless_present_any = if_unnamed("home"))]
     files: Vec<PathBuf>,
+    #[arg(long, alias = "file", hide = true)]
+    home: Vec<PathBuf>,
     /// Show the notes, too: what is worth knowing and needs no action
     #[arg(long)]
     notes: bool,
@@ -34,7 +38,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
-    let files = once_each(&arguments.files, console);
+    let files = once_each(arguments, console);
     let environment = config::environment();
     let failed = Refused::caused(Kind::Unreadable, "cannot check");
     let mut text = String::new();
@@ -118,9 +122,13 @@ fn finding_in_json(finding: &Finding) -> Value {
 }
 
 /// Leaves out files that are named again, by whatever path: a file is not its own peer.
-fn once_each(files: &[PathBuf], console: &Console) -> Vec<PathBuf> {
+fn once_each(arguments: &Arguments, console: &Console) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
-    let mut once = files.to_vec();
+    let named = arguments.files.iter().chain(&arguments.home);
+    let mut once: Vec<_> = named.map(|module| Home::new(module).file).collect();
+    if once.is_empty() {
+        once.extend(unnamed().map(|module| Home::new(module).file));
+    }
     once.retain(|file| {
         // One that is not there has its own error.
         let is_new = seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone()));

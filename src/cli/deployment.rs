@@ -7,12 +7,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::change::{How, changes, files_in_json};
-use super::input;
+use super::input::{self, ModuleArgument};
 use super::key::note_kid;
 use super::output::{Answer, Console, counted, example, table};
 use crate::admin::deployments::{self, Peer, Removed};
 use crate::admin::{Change, Kind, Refused, SettingsFile};
-use crate::config::Home;
 use crate::diagnostic::{CommandLine, Severity};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, VerifyingKey};
@@ -27,7 +26,7 @@ pub(super) enum Command {
     Add(Add),
     /// List the trusted modules
     #[command(after_help = include_str!("help/deployment_list.txt"))]
-    List(Of),
+    List(ModuleArgument),
     /// Show one trusted module
     #[command(after_help = example("deployment show --home dpm dpe-dev"))]
     Show(One),
@@ -43,19 +42,11 @@ pub(super) enum Command {
     },
 }
 
-/// The file to change.
-#[derive(Args, Debug)]
-pub(super) struct Of {
-    /// The module's home, with `etc/application.properties`, or its properties file
-    #[arg(long, visible_alias = "file", value_name = "DIR|FILE")]
-    home: PathBuf,
-}
-
 /// One deployment of a file.
 #[derive(Args, Debug)]
 pub(super) struct One {
     #[command(flatten)]
-    of: Of,
+    of: ModuleArgument,
     /// The deployment
     name: DeploymentName,
 }
@@ -63,7 +54,7 @@ pub(super) struct One {
 #[derive(Args, Debug)]
 pub(super) struct Add {
     #[command(flatten)]
-    of: Of,
+    of: ModuleArgument,
     /// The deployment's name, in this file and in its own file
     name: DeploymentName,
     /// Its module type, such as `dpe`
@@ -85,23 +76,21 @@ pub(super) struct Add {
     how: How,
 }
 
-impl Of {
-    fn read(&self) -> Result<SettingsFile, Refused> {
-        SettingsFile::read(&Home::new(&self.home).file)
-    }
+fn read(of: &ModuleArgument) -> Result<SettingsFile, Refused> {
+    SettingsFile::read(&of.file())
 }
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
         Command::Add(arguments) => add(arguments, console),
-        Command::List(of) => list(&of.read()?, console),
-        Command::Show(one) => show(&one.of.read()?, &one.name, console),
-        Command::Remove { one, how } => remove(&one.of.read()?, &one.name, how, console),
+        Command::List(of) => list(&read(of)?, console),
+        Command::Show(one) => show(&read(&one.of)?, &one.name, console),
+        Command::Remove { one, how } => remove(&read(&one.of)?, &one.name, how, console),
     }
 }
 
 fn add(arguments: &Add, console: &Console) -> Answer {
-    let file = arguments.of.read()?;
+    let file = read(&arguments.of)?;
     let (key, key_id) = public_key(&arguments.public_key, console)?;
     let (name, module) = (&arguments.name, &arguments.module);
     let peer = Peer {

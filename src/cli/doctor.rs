@@ -120,7 +120,7 @@ fn follow(so_far: &Diagnosis, printed: &Cell<usize>, console: &Console) {
 }
 
 async fn diagnose(arguments: &Arguments, show: &dyn Fn(&Diagnosis)) -> Result<Diagnosis, Refused> {
-    let home = &arguments.home.home;
+    let home = &arguments.home.module.home;
     let settings = match load(&arguments.home) {
         Ok(settings) => settings,
         Err(error) => {
@@ -136,7 +136,8 @@ async fn diagnose(arguments: &Arguments, show: &dyn Fn(&Diagnosis)) -> Result<Di
     doctor::examine(&settings, &options, show).await
 }
 
-fn load(HomeArguments { home, sets }: &HomeArguments) -> Result<Settings, LoadError> {
+fn load(HomeArguments { module, sets }: &HomeArguments) -> Result<Settings, LoadError> {
+    let home = &module.home;
     let kind = kind_of(home);
     let settings = Settings::load(home, &kind, config::environment(), sets)?;
     // Of a home with a name of its own, the deployments that it trusts show what it is.

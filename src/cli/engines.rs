@@ -1,12 +1,14 @@
 //! `countersign engines`: what the DPM knows of its engines.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::input::HomeArguments;
+use super::input::{HomeArguments, kind_of};
 use super::output::{Answer, Console, Kind, Refused, example, table};
 use super::runtime::runtime;
 use crate::admin::greeting::{self, Callee, Doubt, Found, PATIENCE};
@@ -43,14 +45,16 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::List(home) => home,
         Command::Show(show) => &show.home,
     };
+    let of = &home.module.home;
     let callee = dpm(home, console)?;
     let asked = callee.ask(Instant::now() + PATIENCE, greeting::list_engines);
-    let listed = runtime()?.block_on(asked).map_err(refused)?;
+    let answered = runtime()?.block_on(asked);
+    let listed = answered.map_err(|doubt| refused(doubt, of))?;
     let engines: Vec<_> = listed.into_iter().map(Shown::from).collect();
     match command {
         Command::List(_) => console.reply(in_columns(&engines), &json!({ "engines": engines })),
         Command::Show(show) => {
-            let engine = named(engines, &show.name)?;
+            let engine = named(engines, &show.name, of)?;
             console.reply(engine.in_words(), &engine)
         }
     }
@@ -73,32 +77,37 @@ fn dpm(home: &HomeArguments, console: &Console) -> Result<Callee, Refused> {
             Callee::of((&settings, &module), &name, target, "dpm")
         }
     };
-    found.map_err(refused)
+    found.map_err(|doubt| refused(doubt, &home.module.home))
 }
 
-/// Says why the DPM did not answer as asked.
-fn refused(doubt: Doubt) -> Refused {
+/// Says why the DPM did not answer the module at `home` as asked.
+fn refused(doubt: Doubt, home: &Path) -> Refused {
     let (kind, help) = match (doubt.found, doubt.reason) {
         (Found::NotAsked, _) => return Refused::new(Kind::Unreadable, doubt.why),
-        (Found::Refused, Some(reason)) => (Kind::Denied, reason.help()),
-        (Found::Refused, None) => (Kind::Denied, "`countersign doctor` says more"),
+        (Found::Refused, Some(reason)) => {
+            return Refused::new(Kind::Denied, doubt.why).with_help(reason.help());
+        }
+        (Found::Refused, None) => (Kind::Denied, "for more:"),
         (Found::NotReached, _) => {
-            let start = CommandLine::new("countersign dpm run --home .");
+            let (help, its) = match kind_of(home) {
+                ModuleKind::Dpm => ("start it:", home),
+                _ => ("start it, in its home folder:", Path::new(".")),
+            };
+            let start = CommandLine::new("countersign dpm run").option("home", its);
             let failed = Refused::new(Kind::Unreachable, doubt.why);
-            return failed
-                .with_help("start it, in its home folder:")
-                .with_commands([start]);
+            return failed.with_help(help).with_commands([start]);
         }
         (Found::NotGrpc | Found::Tls | Found::Silent, _) => (
             Kind::Unreachable,
-            "check that the DPM listens at this port; `countersign doctor` says more",
+            "check that the DPM listens at this port; for more:",
         ),
     };
-    Refused::new(kind, doubt.why).with_help(help)
+    let failed = Refused::new(kind, doubt.why).with_help(help);
+    failed.with_commands([CommandLine::new("countersign doctor").option("home", home)])
 }
 
 /// Finds the one engine whose id is or begins as `name`, or whose deployment has that name.
-fn named(engines: Vec<Shown>, name: &str) -> Result<Shown, Refused> {
+fn named(engines: Vec<Shown>, name: &str, home: &Path) -> Result<Shown, Refused> {
     let id = name.to_ascii_lowercase();
     let mut fitting = engines
         .into_iter()
@@ -111,8 +120,9 @@ fn named(engines: Vec<Shown>, name: &str) -> Result<Shown, Refused> {
         }
         (None, _) => {
             let message = format!("no registered engine has the id or the deployment `{name}`");
-            Err(Refused::new(Kind::NotThere, message)
-                .with_help("`countersign engines list` shows all engines"))
+            let list = CommandLine::new("countersign engines list").option("home", home);
+            let failed = Refused::new(Kind::NotThere, message);
+            Err(failed.with_help("all engines:").with_commands([list]))
         }
     }
 }
@@ -187,7 +197,8 @@ impl Shown {
 
 fn in_columns(engines: &[Shown]) -> String {
     if engines.is_empty() {
-        return "no engines; start one with: countersign dpe run --home dpe\n".to_owned();
+        return "no engines; start one, in its home folder: countersign dpe run --home .\n"
+            .to_owned();
     }
     let head = [
         "ID",
@@ -239,10 +250,14 @@ mod tests {
             Vec::from(engines)
         };
         for name in ["0031debd-61", "0031DEBD", "003", "dpe-dev", "DPE_dev"] {
-            assert_eq!(named(engines(), name).unwrap().id, "0031debd-61", "{name}");
+            assert_eq!(
+                named(engines(), name, Path::new("dpm")).unwrap().id,
+                "0031debd-61",
+                "{name}"
+            );
         }
         for (name, kind) in [("00", "Conflict"), ("dpe", "NotThere"), ("5", "NotThere")] {
-            let refused = named(engines(), name).err().unwrap();
+            let refused = named(engines(), name, Path::new("dpm")).err().unwrap();
             assert_eq!(format!("{:?}", refused.kind()), kind, "{name}");
         }
     }

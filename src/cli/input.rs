@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::Args;
@@ -93,12 +94,45 @@ pub(super) fn name(path: &Path) -> String {
     }
 }
 
-/// Which home, and what overrides its file.
+/// Returns the module that is meant where none is named.
+pub(super) fn unnamed() -> Option<&'static Path> {
+    static UNNAMED: LazyLock<Option<PathBuf>> = LazyLock::new(config::unnamed);
+    UNNAMED.as_deref()
+}
+
+/// Returns the option `name` if a module must be named: by it, or by a plain argument.
+pub(super) fn if_unnamed(name: &'static str) -> Option<&'static str> {
+    unnamed().is_none().then_some(name)
+}
+
+/// Which module.
+#[derive(Args, Debug)]
+pub(super) struct ModuleArgument {
+    /// The module: its home, with `etc/application.properties`, or its properties file
+    /// [default: `$COUNTERSIGN_HOME`, else this folder]
+    #[arg(
+        long,
+        visible_alias = "file",
+        value_name = "DIR|FILE",
+        required = unnamed().is_none(),
+        default_values_os = unnamed().map(Path::as_os_str),
+        hide_default_value = true
+    )]
+    pub(super) home: PathBuf,
+}
+
+impl ModuleArgument {
+    /// Returns its properties file.
+    pub(super) fn file(&self) -> PathBuf {
+        Home::new(&self.home).file
+    }
+}
+
+/// Which module, and what overrides its file.
 #[derive(Args, Debug)]
 pub(super) struct HomeArguments {
-    /// The module's home, with `etc/application.properties`
-    #[arg(long, value_name = "DIR")]
-    pub(super) home: PathBuf,
+    #[command(flatten)]
+    pub(super) module: ModuleArgument,
     /// A setting over the file and the environment; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = pair)]
     pub(super) sets: Vec<(String, String)>,
@@ -107,8 +141,9 @@ pub(super) struct HomeArguments {
 impl HomeArguments {
     /// Loads the settings; shows every finding and ends with exit code 3 if there is an error.
     pub(super) fn load(&self, kind: &ModuleKind, console: &Console) -> Result<Settings, Refused> {
-        let settings = Settings::load(&self.home, kind, config::environment(), &self.sets)
-            .map_err(|error| unusable(error, &self.home))?;
+        let home = &self.module.home;
+        let settings = Settings::load(home, kind, config::environment(), &self.sets)
+            .map_err(|error| unusable(error, home))?;
         console.findings(settings.findings.iter());
         Ok(settings)
     }

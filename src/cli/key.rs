@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::input;
+use super::input::{self, if_unnamed, unnamed};
 use super::output::{Answer, Console, Exit, Kind, Refused};
 use crate::admin::SettingsFile;
 use crate::admin::write::{Privacy, place_of, write};
@@ -48,8 +48,12 @@ pub(super) enum Command {
     /// Print the fingerprint and the RFC 7638 thumbprint of a key
     #[command(after_help = include_str!("help/key_fingerprint.txt"))]
     Fingerprint {
-        /// The key, or a module's home or properties file for its own key; `-` reads stdin
-        file: PathBuf,
+        /// The key, or the home or the properties file of a module for its own key; `-` reads
+        /// stdin [default: `$COUNTERSIGN_HOME`, else this folder]
+        #[arg(value_name = "FILE|DIR", required_unless_present_any = if_unnamed("home"))]
+        file: Option<PathBuf>,
+        #[arg(long, alias = "file", hide = true, conflicts_with = "file")]
+        home: Option<PathBuf>,
     },
 }
 
@@ -107,8 +111,10 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
             to,
             destination,
         } => destination.deliver(&encode(&input::key(file)?, *to)?, console),
-        Command::Fingerprint { file } => {
-            let key = key_of(file)?;
+        Command::Fingerprint { file, home } => {
+            let given = file.iter().chain(home).map(PathBuf::as_path);
+            let named = given.chain(unnamed()).next();
+            let key = key_of(named.unwrap_or_else(|| Path::new("-")))?;
             note_kid(&key, console);
             show_names(key.verifying_key(), console)
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 pub(super) use arguments::Arguments;
-use arguments::{Accept, Command, file_is_no_key};
+use arguments::{Accept, Command};
 
 use super::change::{How, Next, answer, ask, changes, ended, files_in_json, warn_of};
 use super::input;
@@ -205,8 +205,7 @@ fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
 fn accept(arguments: &Accept, console: &Console) -> Answer {
     let theirs = read(&arguments.block)?;
     compare(&theirs, arguments, console)?;
-    let mut member = arguments.module.0.clone();
-    file_is_no_key(&member)?;
+    let mut member = arguments.module.member()?;
     member.name = arguments.name.clone().or(member.name);
     arguments
         .common

@@ -1,7 +1,7 @@
 //! `countersign revoke`: revokes keys at once.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::change::{BY_SIGNAL, How, changes, files_in_json, inactive};
-use super::input::{TIMEOUT, kind_of, seconds};
+use super::input::{TIMEOUT, kind_of, seconds, unnamed};
 use super::output::{Answer, Console, Exit, Refused};
 use super::runtime::{Patience, runtime};
 use crate::admin::revocation::{self, RevokedFile, Which};
@@ -23,9 +23,17 @@ use crate::storage::revoked_keys::Standing;
     group(ArgGroup::new("which").required(true).args(["deployment", "fingerprint"]))
 )]
 pub(super) struct Arguments {
-    /// A file, or a home, that trusts the key; may be repeated
-    #[arg(long, required = true, value_name = "FILE")]
-    file: Vec<PathBuf>,
+    /// A module that trusts the key: its home or its properties file; may be repeated
+    /// [default: `$COUNTERSIGN_HOME`, else this folder]
+    #[arg(
+        long,
+        visible_alias = "file",
+        value_name = "DIR|FILE",
+        required = unnamed().is_none(),
+        default_values_os = unnamed().map(Path::as_os_str),
+        hide_default_value = true
+    )]
+    home: Vec<PathBuf>,
     /// The deployment whose keys are revoked
     #[arg(long, value_name = "NAME")]
     deployment: Option<DeploymentName>,
@@ -53,7 +61,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         Some(name) => Which::Deployment(name.clone(), arguments.key.clone()),
         None => Which::Fingerprint(arguments.fingerprint.clone().unwrap_or_default()),
     };
-    let files = arguments.file.iter().map(|file| Home::new(file).file);
+    let files = arguments.home.iter().map(|home| Home::new(home).file);
     let standing = if arguments.undo {
         Standing::Undone
     } else {

@@ -306,7 +306,7 @@ async fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refused> {
 
 /// Returns the command that revokes `key` in `file` and waits for the running module.
 fn watched(file: &Path, key: Fingerprint) -> CommandLine {
-    let revoke = CommandLine::new("countersign revoke").option("file", file);
+    let revoke = CommandLine::new("countersign revoke").option("home", file);
     let command = revoke.option("fingerprint", key.to_string());
     command.flag("watch").flag("yes")
 }

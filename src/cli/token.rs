@@ -155,7 +155,7 @@ fn explain_logged(log: &Path, home: &HomeArguments, console: &Console) -> Answer
                 format!("it is key `{key}` of deployment {name}{state}")
             }
         };
-        let file = home.home.display();
+        let file = home.module.home.display();
         console.note(&format!("now, in the file of `{file}`: {now}"));
     }
     Ok(Exit::Done)
@@ -202,7 +202,7 @@ fn harmless(text: &str) -> String {
 }
 
 fn load(home: &HomeArguments, console: &Console) -> Result<(Settings, Module), Refused> {
-    let settings = home.load(&kind_of(&home.home), console)?;
+    let settings = home.load(&kind_of(&home.module.home), console)?;
     let module = settings.module();
     let module = module.map_err(|error| Refused::new(Kind::Unreadable, cause(&error)))?;
     Ok((settings, module))

@@ -262,6 +262,15 @@ pub fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// Returns the module that is meant where none is named: the one of the variable
+/// `COUNTERSIGN_HOME`, else the current folder if it is the home of one.
+pub fn unnamed() -> Option<PathBuf> {
+    let home = std::env::var_os("COUNTERSIGN_HOME").filter(|home| !home.is_empty());
+    let is_here = Path::new(Home::FILE).exists();
+    home.map(PathBuf::from)
+        .or_else(|| is_here.then(|| PathBuf::from(".")))
+}
+
 /// Settings that are for the binary alone.
 const NOT_FOR_LIBRARIES: [&str; 4] = [
     "ataccama.logging",

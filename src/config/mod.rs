@@ -37,7 +37,7 @@ pub use as_written::{AsWritten, main_of};
 pub use check::{Checked, Report, check, check_texts, remembered};
 pub use check::{Repair, fix};
 pub(crate) use load::wiring;
-pub use load::{LoadError, environment};
+pub use load::{LoadError, environment, unnamed};
 pub use question::{ModuleKind, is_service_link};
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rules::file::holds_private_key;

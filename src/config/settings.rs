@@ -239,6 +239,16 @@ impl Home {
         }
     }
 
+    /// Takes `path` as [`Self::new`] does; where nothing is there yet, for a file only if it is
+    /// called `….properties`.
+    pub fn to_make(path: &Path) -> Self {
+        let is_there = path.symlink_metadata().is_ok();
+        if is_there || path.extension().is_some_and(|end| end == "properties") {
+            return Self::new(path);
+        }
+        Self::new(&path.join(Self::FILE))
+    }
+
     /// Returns its storage folder.
     pub(crate) fn storage(&self) -> PathBuf {
         self.dir.join("storage")

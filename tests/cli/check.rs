@@ -276,10 +276,15 @@ fn a_file_that_cannot_be_read_is_exit_3_with_path_and_one_cause() {
     let folder = Folder::new();
     folder.write("binary", [0_u8, 1, 2, 3]);
     folder.write("large", vec![b'a'; 10_000_000]);
-    for file in ["missing", ".", "binary", "large"] {
+    for (file, named) in [
+        ("missing", "missing"),
+        (".", "./etc/application.properties"),
+        ("binary", "binary"),
+        ("large", "large"),
+    ] {
         let run = folder.run(&format!("check {file}")).exits(3);
         assert_eq!(run.stdout, "");
-        assert!(run.stderr.contains(&format!("`{file}`")), "{}", run.stderr);
+        assert!(run.stderr.contains(&format!("`{named}`")), "{}", run.stderr);
         assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     }
     folder.run("check").exits(2);

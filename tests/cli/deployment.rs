@@ -127,7 +127,7 @@ fn every_form_of_a_public_key_is_taken() {
         }
 
         folder
-            .run("deployment add two --file dpm/etc/application.properties --module dpe --public-key peer.key --yes")
+            .run("deployment add two --home dpm/etc/application.properties --module dpe --public-key peer.key --yes")
             .exits(0);
 
         let shown = folder.run("deployment show --home dpm two").exits(0).stdout;
@@ -431,7 +431,7 @@ fn file_that_cannot_be_used_is_exit_3_and_a_wrong_call_exit_2() {
     let folder = world();
     for line in [
         "deployment list --home nowhere",
-        "deployment add x --file nowhere.properties --module dpe --public-key public.jwk",
+        "deployment add x --home nowhere.properties --module dpe --public-key public.jwk",
         "deployment add x --home dpm --module dpe --public-key nowhere.jwk",
     ] {
         folder.run(line).exits(3);
@@ -527,8 +527,8 @@ fn name_that_is_typed_means_its_deployment_in_any_spelling() {
 
     for name in ["DPE-DEV", "dpedev", "Dpe-dev"] {
         for command in [
-            format!("revoke --file dpm --deployment {name} --key key --yes"),
-            format!("revoke --undo --file dpm --deployment {name} --key key --yes"),
+            format!("revoke --home dpm --deployment {name} --key key --yes"),
+            format!("revoke --undo --home dpm --deployment {name} --key key --yes"),
         ] {
             folder.run(&command).exits(0);
         }

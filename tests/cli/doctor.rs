@@ -437,7 +437,7 @@ fn dpm_whose_every_key_is_revoked_here_is_fixed_here() {
         &failure,
         &[
             "every key of `dpm-dev` is revoked in dpe/etc/application.properties",
-            "countersign revoke --undo --file dpe --deployment dpm-dev --key key",
+            "countersign revoke --undo --home dpe --deployment dpm-dev --key key",
         ],
     );
 }
@@ -683,11 +683,11 @@ fn engine_that_still_signs_with_a_revoked_key_is_named_with_it() {
     let dpe = format!("dpe run --home dpe {ANY_PORT} {}", world.to_dpm);
     let mut dpe = Running::start(&world.folder, &dpe);
     world.dpm.until("newStatus=READY");
-    let prepare = format!("rotate prepare --file {DPE} --peer-file {DPM} --yes");
+    let prepare = format!("rotate prepare --home {DPE} --peer-file {DPM} --yes");
     world.folder.run(&prepare).exits(0);
     // Until the engine knows its next key, a token that is addressed to that key is not for it.
     dpe.until("configReloaded");
-    let revoke = "revoke --file dpm --deployment dpe-dev --key key --yes";
+    let revoke = "revoke --home dpm --deployment dpe-dev --key key --yes";
     world.folder.run(revoke).exits(0);
     let port = world.to_dpm.rsplit('=').next().unwrap().to_owned();
 

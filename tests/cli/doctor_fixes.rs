@@ -181,7 +181,7 @@ fn revoked_key_is_replaced_by_the_rotation_that_is_printed() {
     dpm.until(" startup ");
     let mut dpe = Running::start(&folder, "dpe run --home dpe --set server.port=0");
     dpe.until(" registerRefused ");
-    let rotate = format!("countersign rotate run --file {DPE} --peer-file {DPM} --now");
+    let rotate = format!("countersign rotate run --home {DPE} --peer-file {DPM} --now");
 
     let failure = fails(folder.run("doctor --home dpe -o json"), "token", "peer", 4);
     let pair = folder
@@ -189,8 +189,8 @@ fn revoked_key_is_replaced_by_the_rotation_that_is_printed() {
         .exits(6);
     let check = folder.run(&format!("check {DPM} {DPE}")).exits(1);
 
-    says(&failure, &[&rotate, "countersign revoke --undo --file dpm"]);
-    says(&pair.stderr, &[&rotate, "countersign revoke --undo --file"]);
+    says(&failure, &[&rotate, "countersign revoke --undo --home dpm"]);
+    says(&pair.stderr, &[&rotate, "countersign revoke --undo --home"]);
     says(&check.stdout, &[&rotate]);
     carry_out(&folder, &failure, "countersign rotate run").exits(0);
     dpm.until("newStatus=READY");

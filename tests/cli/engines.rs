@@ -89,7 +89,7 @@ fn rotation_at_a_port_without_its_peer_is_exit_5_with_doctors_sentence() {
              ataccama.client.connection.dpm.grpc.port={port}\n"
         );
         let folder = paired_with(&[("dpe/etc/application.properties", &dpe)]);
-        let files = "--file dpe --peer-file dpm";
+        let files = "--home dpe --peer-file dpm";
         folder
             .run(&format!("rotate prepare {files} --yes"))
             .exits(0);

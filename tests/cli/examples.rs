@@ -101,7 +101,7 @@ fn every_example_of_the_help_runs() {
     let is_last = |line: &&String| line.contains("countersign revoke ");
     let (last, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_last);
     let (modules, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|line| {
-        [" run --home ", " engines ", " doctor "]
+        [" dpm run ", " dpe run ", " engines ", " doctor "]
             .iter()
             .any(|word| line.contains(word))
     });

@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 
+use super::examples::shell;
 use super::modules::{ANY_PORT, Running};
 use super::revoke::{DPE, DPM};
 use super::support::{Folder, mode};
@@ -20,7 +21,7 @@ fn a_mount_point_is_written_in_place_and_the_command_says_so() {
     let copy = folder.path("real.properties");
     fs::copy(folder.path(DPM), &copy).unwrap();
     let script = "mount --bind real.properties dpm/etc/application.properties || exit 99; \
-                  exec \"$0\" revoke --file dpm --deployment dpe-dev --yes";
+                  exec \"$0\" revoke --home dpm --deployment dpe-dev --yes";
     let ended = Command::new("unshare")
         .args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_countersign")])
         .current_dir(folder.path(""))
@@ -102,6 +103,23 @@ fn check_names_a_folder_that_others_may_write() {
 }
 
 #[test]
+fn a_folder_with_a_blank_is_closed_by_the_command_that_is_printed() {
+    let folder = paired();
+    fs::rename(folder.path("dpm"), folder.path("my dpm")).unwrap();
+    let etc = folder.path("my dpm/etc");
+    fs::set_permissions(&etc, Permissions::from_mode(0o770)).unwrap();
+    let check = || shell(&folder, "countersign check 'my dpm'");
+
+    let shown = check().exits(1).stdout;
+
+    let (_, rest) = shown.split_once("run `").unwrap();
+    let (command, _) = rest.split_once('`').unwrap();
+    assert_eq!(command, "chmod go-w 'my dpm/etc'");
+    shell(&folder, command).exits(0);
+    check().exits(0);
+}
+
+#[test]
 fn a_link_in_storage_is_refused_and_its_target_is_untouched() {
     let folder = paired();
     folder.write("other", "kept");
@@ -119,7 +137,7 @@ fn a_link_in_storage_is_refused_and_its_target_is_untouched() {
 fn last_weeks_file_is_refused_its_revoked_key_by_check_and_start_and_pairing() {
     let folder = paired();
     let last_week = folder.read(DPM);
-    let revoke = "--file dpm --deployment dpe-dev --key key --yes";
+    let revoke = "--home dpm --deployment dpe-dev --key key --yes";
     folder.run(&format!("revoke {revoke}")).exits(0);
     assert_eq!(mode(&folder.path("dpm/storage/revoked-keys")), 0o600);
     folder.write(DPM, last_week);
@@ -135,7 +153,7 @@ fn last_weeks_file_is_refused_its_revoked_key_by_check_and_start_and_pairing() {
         .run(&format!("pair dpm={DPM} dpe={DPE} --yes"))
         .exits(1);
     let fingerprint = key["fingerprint"].as_str().unwrap();
-    let remedy = format!("revoke --undo --file {DPM} --fingerprint {fingerprint}");
+    let remedy = format!("revoke --undo --home {DPM} --fingerprint {fingerprint}");
     assert!(
         pair.stderr.contains(&format!("countersign {remedy}")),
         "{pair:?}"
@@ -164,14 +182,14 @@ fn last_weeks_file_is_refused_its_revoked_key_by_check_and_start_and_pairing() {
 #[test]
 fn a_finished_rotation_is_remembered_and_a_file_without_a_home_says_that_it_is_not() {
     let folder = paired();
-    let files = "--file dpe --peer-file dpm --yes";
+    let files = "--home dpe --peer-file dpm --yes";
     folder.run(&format!("rotate run {files} --now --timeout 1"));
     let memory = folder.read("dpm/storage/revoked-keys");
     assert_eq!(memory.lines().count(), 1, "{memory}");
     assert!(memory.starts_with("revoked "), "{memory}");
     fs::copy(folder.path(DPM), folder.path("loose.properties")).unwrap();
 
-    let run = folder.run("revoke --file loose.properties --deployment dpe-dev --yes");
+    let run = folder.run("revoke --home loose.properties --deployment dpe-dev --yes");
 
     assert!(run.stderr.contains("in no module's home"), "{run:?}");
 }

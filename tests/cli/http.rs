@@ -147,7 +147,7 @@ fn metrics_show_when_the_signing_key_was_made() {
     };
     let (first, made_at) = created();
     for step in ["prepare", "activate"] {
-        let step = format!("rotate {step} --file dpm --peer-file dpe --offline --yes");
+        let step = format!("rotate {step} --home dpm --peer-file dpe --offline --yes");
         folder.run(&step).exits(0);
         // Two changes between two looks at the files are one reload.
         dpm.until("configReloaded");

@@ -76,7 +76,7 @@ fn is_forgotten(folder: &Folder, pid: u32, applied: impl FnOnce()) {
         }
         Some(count) => assert!(count > 0, "the search does not find the key that signs"),
     }
-    let rotate = format!("--file {DPM} --peer-file {DPE} --yes");
+    let rotate = format!("--home {DPM} --peer-file {DPE} --yes");
     folder.run(&format!("rotate prepare {rotate}")).exits(0);
     folder
         .run(&format!("rotate activate {rotate} --offline"))

@@ -151,7 +151,7 @@ fn other_words_and_altered_blocks_are_refused_and_nothing_is_written() {
 fn a_key_is_changed_across_two_machines() {
     let [here, there] = paired();
     let rotate = |step: &str| {
-        let run = format!("rotate {step} --file dpm.properties --one-side --yes");
+        let run = format!("rotate {step} --home dpm.properties --one-side --yes");
         here.run(&run)
     };
 
@@ -167,7 +167,7 @@ fn a_key_is_changed_across_two_machines() {
     );
 
     let whole = rotate("run").exits(2);
-    let help = "run the steps one by one:\n  countersign rotate activate --file dpm.properties \
+    let help = "run the steps one by one:\n  countersign rotate activate --home dpm.properties \
                 --one-side\n";
     assert!(whole.stderr.ends_with(help), "{whole:?}");
 
@@ -179,10 +179,10 @@ fn a_key_is_changed_across_two_machines() {
     let text = there.read("dpe.properties");
     there.run_with(&accept, prepared.stdout.as_bytes()).exits(0);
     assert_eq!(there.read("dpe.properties"), text);
-    here.run("rotate activate --file dpm.properties --one-side --except dpe-dev --yes")
+    here.run("rotate activate --home dpm.properties --one-side --except dpe-dev --yes")
         .exits(0);
     let finished = here
-        .run("rotate finish --file dpm.properties --one-side --now --yes")
+        .run("rotate finish --home dpm.properties --one-side --now --yes")
         .exits(0);
 
     // It says what is to be done there, and how that is seen.
@@ -219,7 +219,7 @@ fn a_key_is_changed_across_two_machines() {
 #[test]
 fn a_key_of_a_module_without_a_name_is_not_handed_over() {
     let [here, _] = paired();
-    let prepare = "rotate prepare --file dpm.properties --one-side --yes";
+    let prepare = "rotate prepare --home dpm.properties --one-side --yes";
     let name = "countersign.deployment.name=dpm-dev\n";
     let nameless = here.read("dpm.properties").replace(name, "");
     here.write("dpm.properties", &nameless);
@@ -246,7 +246,7 @@ fn a_stranger_cannot_hand_over_a_key_of_another_module() {
     let [_, there] = paired();
     let [stranger, _] = paired();
     let block = stranger
-        .run("rotate prepare --file dpm.properties --one-side --yes")
+        .run("rotate prepare --home dpm.properties --one-side --yes")
         .exits(0);
     let before = there.read("dpe.properties");
 

@@ -405,7 +405,6 @@ fn files_that_cannot_be_used_are_exit_3_and_nothing_is_written() {
     folder.write("public", format!("{OWN_KEY}=nonsense\n"));
     folder.write("placeholder", format!("{OWN_KEY}=${{KEY}}\n"));
     for (file, cause) in [
-        (".", "it is a directory"),
         ("binary", "binary"),
         ("broken", "error[CS0101]"),
         ("public", "own key"),
@@ -458,13 +457,13 @@ fn a_file_that_is_there_keeps_its_mode() {
 
     for step in ["prepare", "abort", "prepare", "activate", "finish --now"] {
         let offline = if step == "abort" { "" } else { "--offline" };
-        let step = format!("rotate {step} --file dpe --peer-file dpm {offline} --yes");
+        let step = format!("rotate {step} --home dpe --peer-file dpm {offline} --yes");
         folder.run(&step).exits(0);
         assert_eq!(modes(), [0o644; 2], "{step}");
     }
     for command in [
         "deployment add two --module dpe --public-key p --role IMPERSONATION --home dpm --yes",
-        "revoke --file dpm --deployment two --yes",
+        "revoke --home dpm --deployment two --yes",
         "deployment remove two --home dpm --yes",
     ] {
         folder.run(command).exits(0);

@@ -120,7 +120,7 @@ impl Odd {
     fn revoke(&self) {
         let file = format!("{ODD}/{DPM}");
         let key = ["--deployment", "dpe-dev", "--key", "key", "--yes"];
-        self.run(&[&["revoke", "--file", &file][..], &key].concat())
+        self.run(&[&["revoke", "--home", &file][..], &key].concat())
             .exits(0);
     }
 
@@ -253,7 +253,7 @@ fn unknown_engine_is_registered_by_the_commands_to_which_its_log_leads() {
 fn revoked_key_that_is_trusted_again_is_explained_as_its_log_line_says() {
     let folder = super::modules::paired();
     let before = folder.read(DPM);
-    let key = "--file dpm --deployment dpe-dev --key key --yes";
+    let key = "--home dpm --deployment dpe-dev --key key --yes";
     folder.run(&format!("revoke {key}")).exits(0);
     let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
     dpm.until(" startup ");
@@ -532,7 +532,7 @@ fn peer_forgets_the_old_key_by_the_commands_that_a_rotation_on_one_side_prints()
     let file = format!("{ODD}/{DPE}");
     let there = format!("dpe={ODD}/{DPM}");
     let rotate = |step: &str, more: &[&str]| {
-        let start = ["rotate", step, "--file", &file, "--one-side", "--yes"];
+        let start = ["rotate", step, "--home", &file, "--one-side", "--yes"];
         odd.run(&[&start[..], more].concat()).exits(0)
     };
     odd.folder
@@ -564,7 +564,7 @@ fn module_that_does_not_follow_its_file_is_looked_at_by_the_doctor_that_a_rotati
     dpm.until(" startup ");
     let (own, peer) = (format!("{ODD}/{DPE}"), format!("{ODD}/{DPM}"));
     let files = [
-        "--file",
+        "--home",
         &own,
         "--peer-file",
         &peer,
@@ -595,9 +595,9 @@ fn deployment_that_is_not_added_is_added_after_the_commands_that_are_printed() {
     let published = content(include_str!("../data/seed-dpm.properties"));
     folder.write("published.jwk", published);
     let add = |key: &str| {
-        format!("countersign deployment add two --file {DPM} --module dpe --public-key {key} --yes")
+        format!("countersign deployment add two --home {DPM} --module dpe --public-key {key} --yes")
     };
-    let remove = format!("countersign deployment remove two --file {DPM} --yes");
+    let remove = format!("countersign deployment remove two --home {DPM} --yes");
 
     // A private key, in a file and on stdin: its owner sends the public half.
     for key in ["own.jwk", "- < own.jwk"] {
@@ -635,7 +635,7 @@ fn faulty_deployment_is_shown_by_the_command_that_a_list_prints() {
     odd.write(DPM, &odd.read(DPM).replace("{\"kty\"", "{kty\""));
     let file = format!("{ODD}/{DPM}");
 
-    let list = odd.run(&["deployment", "list", "--file", &file]).exits(0);
+    let list = odd.run(&["deployment", "list", "--home", &file]).exits(0);
 
     let check = the_command(&list.stderr, "countersign check");
     let found = odd.typed(&check).exits(1).stdout;

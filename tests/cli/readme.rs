@@ -155,7 +155,7 @@ fn rotate_and_revoke_show_what_the_readme_shows() {
         .run("pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties")
         .exits(0);
     for step in ["prepare", "activate"] {
-        let step = format!("rotate {step} --file dpe --peer-file dpm --offline --yes");
+        let step = format!("rotate {step} --home dpe --peer-file dpm --offline --yes");
         folder.run(&step).exits(0);
     }
 

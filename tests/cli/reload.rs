@@ -36,7 +36,7 @@ fn running_modules_follow_their_files() {
     fs::rename(&next, &path).unwrap();
     let line = dpm.until("configReloaded");
     assert!(!line.contains("→ trusted"), "{line}");
-    let undo = "revoke --undo --file dpm --deployment dpe-dev --key key --yes";
+    let undo = "revoke --undo --home dpm --deployment dpe-dev --key key --yes";
     folder.run(undo).exits(0);
     let [line, _] = dpm.until_each(["dpe-dev revoked → trusted", "newStatus=READY"]);
     assert!(line.contains("configReloaded"), "{line}");

@@ -63,7 +63,7 @@ impl Odd {
 
     /// Takes a step of the engine's rotation, as the files have it.
     fn rotate(&self, step: &str, more: &[&str]) -> Run {
-        let files = ["--file", &self.dpe, "--peer-file", &self.dpm];
+        let files = ["--home", &self.dpe, "--peer-file", &self.dpm];
         self.run(&[&["rotate", step][..], &files, more].concat())
     }
 
@@ -74,7 +74,7 @@ impl Odd {
     /// Revokes the key with this fingerprint in the DPM's file.
     fn revoke(&self, fingerprint: &serde_json::Value) {
         let key = fingerprint.as_str().unwrap();
-        let at = ["revoke", "--file", &self.dpm, "--yes", "--fingerprint", key];
+        let at = ["revoke", "--home", &self.dpm, "--yes", "--fingerprint", key];
         self.run(&at).exits(0);
     }
 
@@ -428,7 +428,7 @@ fn key_over_lines(folder: &Folder) {
 /// Revokes the engine's key, and lets the file say by hand that it did not.
 fn trusted_again(folder: &Folder) {
     folder
-        .run("revoke --file dpm --deployment dpe-dev --key key --yes")
+        .run("revoke --home dpm --deployment dpe-dev --key key --yes")
         .exits(0);
     replace(folder, DPM, "is-revoked=true", "is-revoked=false");
 }
@@ -531,14 +531,14 @@ fn every_command_that_a_reason_names_can_be_run() {
     let folder = Folder::new();
     folder.run(&format!("pair dpm={DPM} dpe={DPE}")).exits(0);
     folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
     let pair = format!("pair dpm={DPM} dpe={DPE} --yes");
     // What the reasons name, and how it is typed in this folder.
     let rows = [
         (
             "revoke --undo",
-            "revoke --undo --file dpm --deployment dpe-dev --yes".to_owned(),
+            "revoke --undo --home dpm --deployment dpe-dev --yes".to_owned(),
             0,
         ),
         ("check", format!("check {DPM} {DPE}"), 0),

@@ -9,7 +9,7 @@ use super::support::{Folder, Run, private_part};
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
-const REPLACE: &str = "rotate replace --file dpe --peer-file dpm";
+const REPLACE: &str = "rotate replace --home dpe --peer-file dpm";
 
 /// Pairs a DPM and an engine, which listen on ports of their own.
 fn paired() -> Folder {
@@ -216,7 +216,7 @@ fn module_is_found_by_its_name_and_a_doubt_is_refused() {
         .run(&format!("{REPLACE} --name dpe-two --yes"))
         .exits(1);
     let alone = folder
-        .run("rotate replace --file dpe --one-side --yes")
+        .run("rotate replace --home dpe --one-side --yes")
         .exits(3);
 
     for (run, why) in [
@@ -268,7 +268,7 @@ fn peer_that_is_left_out_is_named_and_gets_the_block() {
         .exits(0);
     let before = [DPM, DPE, third].map(|file| folder.read(file));
 
-    let replace = "rotate replace --file dpm --peer-file dpe";
+    let replace = "rotate replace --home dpm --peer-file dpe";
     let refused = folder.run(&format!("{replace} --yes")).exits(1);
     assert_eq!([DPM, DPE, third].map(|file| folder.read(file)), before);
     let run = folder.run(&format!("{replace} --one-side --yes")).exits(0);
@@ -316,7 +316,7 @@ fn peer_that_does_not_reload_is_named_after_what_was_written() {
 /// Replaces the engine's key on its machine alone; returns its block and the words.
 fn one_side(folder: &Folder) -> (String, String) {
     set_own_key(folder, None);
-    let run = "rotate replace --file dpe --one-side";
+    let run = "rotate replace --home dpe --one-side";
     let dry = folder.run(&format!("{run} --dry-run")).exits(0);
     assert!(!dry.stdout.contains("HAND-OVER"), "{dry:#?}");
     let run = folder.run(&format!("{run} --yes")).exits(0);
@@ -408,7 +408,7 @@ fn block_for_a_module_that_is_not_trusted_or_with_the_key_of_another_is_refused(
         ))
         .exits(0);
     let before = folder.read(DPM);
-    let replace = "rotate replace --file x --one-side --yes --name";
+    let replace = "rotate replace --home x --one-side --yes --name";
 
     let unknown = folder.run(&format!("{replace} unknown")).exits(0);
     let accept = format!("{ACCEPT} --words {} --yes", words(&unknown));

@@ -17,17 +17,17 @@ fn a_key_is_revoked_and_what_stops_working_is_said_before() {
     let before = folder.read(DPM);
 
     let dry = folder
-        .run("revoke --file dpm --deployment dpe-dev --dry-run")
+        .run("revoke --home dpm --deployment dpe-dev --dry-run")
         .exits(0);
     let unasked = folder
-        .run("revoke --file dpm --deployment dpe-dev")
+        .run("revoke --home dpm --deployment dpe-dev")
         .exits(2);
     assert_eq!(folder.read(DPM), before);
     let run = folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
     let again = folder
-        .run("revoke --file dpm --deployment dpe-dev -o json")
+        .run("revoke --home dpm --deployment dpe-dev -o json")
         .exits(0);
 
     for run in [dry, unasked, run] {
@@ -53,8 +53,8 @@ fn only_an_engine_has_engines_that_are_disconnected() {
     let folder = paired();
     let dry = |more: &str| folder.run(&format!("revoke --dry-run {more}")).exits(0);
 
-    let engine = dry("--file dpm --deployment dpe-dev");
-    let registry = dry("--file dpe --deployment dpm-dev");
+    let engine = dry("--home dpm --deployment dpe-dev");
+    let registry = dry("--home dpe --deployment dpm-dev");
 
     let all = "all of dpe-dev: no other key of it is trusted here; its engines are DISCONNECTED\n";
     assert!(engine.stderr.contains(all), "{engine:?}");
@@ -65,16 +65,16 @@ fn only_an_engine_has_engines_that_are_disconnected() {
 #[test]
 fn one_key_of_several_is_revoked_by_name_or_fingerprint() {
     let folder = paired();
-    let rotate = "--file dpe --peer-file dpm --yes";
+    let rotate = "--home dpe --peer-file dpm --yes";
     folder.run(&format!("rotate prepare {rotate}")).exits(0);
     folder.run(&format!("rotate activate {rotate}")).exits(0);
     let status = folder
-        .run("rotate status --file dpe --peer-file dpm -o json")
+        .run("rotate status --home dpe --peer-file dpm -o json")
         .json();
     let old = status["previous_fingerprint"].as_str().unwrap();
 
     let run = folder
-        .run(&format!("revoke --file dpm --fingerprint {old} --yes"))
+        .run(&format!("revoke --home dpm --fingerprint {old} --yes"))
         .exits(0);
 
     assert!(run.stderr.contains("dpe-dev goes on with key2"), "{run:?}");
@@ -88,19 +88,19 @@ fn one_key_of_several_is_revoked_by_name_or_fingerprint() {
 fn missing_keys_and_own_keys_get_different_errors() {
     let folder = paired();
     let status = folder
-        .run("rotate status --file dpe --peer-file dpm -o json")
+        .run("rotate status --home dpe --peer-file dpm -o json")
         .json();
     let own = status["fingerprint"].as_str().unwrap();
 
     let missing = folder
-        .run("revoke --file dpm --deployment dpe-prod --yes")
+        .run("revoke --home dpm --deployment dpe-prod --yes")
         .exits(1);
     let own = folder
-        .run(&format!("revoke --file dpe --fingerprint {own} --yes"))
+        .run(&format!("revoke --home dpe --fingerprint {own} --yes"))
         .exits(1);
-    folder.run("revoke --file dpm --yes").exits(2);
+    folder.run("revoke --home dpm --yes").exits(2);
     folder
-        .run("revoke --file nowhere --deployment dpe-dev --yes")
+        .run("revoke --home nowhere --deployment dpe-dev --yes")
         .exits(3);
 
     assert!(
@@ -128,7 +128,7 @@ fn a_private_key_in_place_of_a_fingerprint_is_not_shown() {
         "--deployment dpe-prod --yes",
         "--deployment dpe-dev --yes",
     ] {
-        let run = folder.run(&format!("revoke --file dpm {more}"));
+        let run = folder.run(&format!("revoke --home dpm {more}"));
 
         let output = run.stdout + &run.stderr;
         assert!(output.contains("dpe-dev"), "{output}");
@@ -150,7 +150,7 @@ fn a_private_key_in_place_of_a_name_is_not_shown() {
         let (before, _) = name.split_once('.').unwrap();
         folder.write(DPM, text.replace(name, &format!("{before}.{private}.")));
         for more in ["", " -o json"] {
-            let run = format!("revoke --file dpm --fingerprint {fingerprint} --dry-run{more}");
+            let run = format!("revoke --home dpm --fingerprint {fingerprint} --dry-run{more}");
             let run = folder.run(&run).exits(0);
 
             let output = run.stdout + &run.stderr;
@@ -165,7 +165,7 @@ fn an_own_key_is_taken_back_by_the_peers_that_are_named_with_it() {
     let folder = paired();
     let own = configured(&folder.read(DPM));
 
-    for files in ["--file dpe --file dpm", "--file dpm --file dpe"] {
+    for files in ["--home dpe --home dpm", "--home dpm --home dpe"] {
         let run = folder.run(&format!("revoke {files} --fingerprint {own} --dry-run"));
 
         let run = run.exits(0);
@@ -181,7 +181,7 @@ fn a_file_that_a_reload_refuses_is_written_and_not_active() {
     folder.write(DPM, &faulty);
 
     let run = folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(1);
 
     assert!(
@@ -198,7 +198,7 @@ fn a_file_that_a_reload_refuses_is_written_and_not_active() {
         faulty.replace("modul=x", "uri=x") + "countersign.reload=false\n",
     );
     let run = folder
-        .run("revoke --file dpm --deployment dpe-dev --yes -o json")
+        .run("revoke --home dpm --deployment dpe-dev --yes -o json")
         .exits(1);
     assert!(
         run.stderr
@@ -214,7 +214,7 @@ fn a_memory_that_cannot_be_written_is_named_after_what_was_done() {
     let folder = paired();
     let lock = folder.path("dpm/storage/revoked-keys.lock");
     std::fs::create_dir_all(&lock).unwrap();
-    let revoke = "revoke --file dpm --file dpe --yes --fingerprint";
+    let revoke = "revoke --home dpm --home dpe --yes --fingerprint";
     let shown = folder.run("deployment show dpe-dev --home dpm -o json");
     let key = shown.json()["keys"][0]["fingerprint"].clone();
     let key = key.as_str().unwrap();
@@ -239,7 +239,7 @@ fn an_error_is_a_json_object_where_json_is_asked_for() {
     let folder = paired();
 
     let run = folder
-        .run("revoke --file dpm --deployment dpe-dev -o json")
+        .run("revoke --home dpm --deployment dpe-dev -o json")
         .exits(2);
 
     let last: serde_json::Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
@@ -267,7 +267,7 @@ fn a_key_that_an_active_profile_trusts_is_revoked_there_too() {
     let folder = with_profile(&format!("# more\n{KEYS}.key.is-revoked=false\n"));
 
     folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
 
     assert!(folder.read(DPM).contains("is-revoked=true"));
@@ -286,7 +286,7 @@ fn an_import_that_trusts_a_key_is_named_and_nothing_is_written() {
         folder.write(&more, format!("{KEYS}.key.is-revoked=false\n"));
 
         let run = folder
-            .run("revoke --file dpm --deployment dpe-dev --yes")
+            .run("revoke --home dpm --deployment dpe-dev --yes")
             .exits(1);
 
         assert!(run.stderr.contains(&more), "{run:?}");
@@ -312,7 +312,7 @@ fn revoke_edits_the_active_document_and_lists_those_that_are_not() {
     folder.write(DPM, format!("{text}{conditional}{again}"));
 
     let run = folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
 
     let after = folder.read(DPM);
@@ -330,7 +330,7 @@ fn file_of_an_active_profile_stands_for_its_module_where_a_key_is_revoked() {
     let folder = with_profile("server.port=0\n");
 
     folder
-        .run(&format!("revoke --file {DEV} --deployment dpe-dev --yes"))
+        .run(&format!("revoke --home {DEV} --deployment dpe-dev --yes"))
         .exits(0);
 
     assert!(folder.read(DPM).contains("is-revoked=true"));
@@ -348,7 +348,7 @@ fn revocation_of_a_key_without_the_setting_stands_beside_the_key() {
     let before = folder.read(DPM);
 
     folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
 
     assert_eq!(folder.read(DPM), before);
@@ -369,7 +369,7 @@ fn revocation_of_an_unreadable_key_stands_where_its_deployment_is_written() {
     folder.write(DEV, broken.collect::<String>());
     let before = folder.read(DPM);
 
-    let run = folder.run("revoke --file dpm --deployment dpe-dev --yes");
+    let run = folder.run("revoke --home dpm --deployment dpe-dev --yes");
 
     assert_eq!(folder.read(DPM), before, "{run:?}");
     assert!(folder.read(DEV).contains("is-revoked=true"), "{run:?}");
@@ -379,7 +379,7 @@ fn revocation_of_an_unreadable_key_stands_where_its_deployment_is_written() {
 fn both_files_are_revoked_in_one_go() {
     let folder = with_profile(&format!("{KEYS}.key.is-revoked=false\n"));
 
-    let both = format!("revoke --file dpm --file {DEV} --deployment dpe-dev --yes");
+    let both = format!("revoke --home dpm --home {DEV} --deployment dpe-dev --yes");
     folder.run(&both).exits(0);
 
     assert!(folder.read(DPM).contains("is-revoked=true"));
@@ -396,7 +396,7 @@ fn a_key_that_only_an_active_profile_has_is_revoked_there() {
     let before = folder.read(DPM);
 
     folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
 
     assert_eq!(folder.read(DPM), before);
@@ -432,7 +432,7 @@ fn a_key_behind_placeholders_is_found_by_either_fingerprint() {
     folder.run(&format!("check {DPM}")).exits(0);
 
     for fingerprint in fingerprints {
-        let run = format!("revoke --file dpm --fingerprint {fingerprint} --dry-run");
+        let run = format!("revoke --home dpm --fingerprint {fingerprint} --dry-run");
         let run = folder.run(&run).exits(0);
 
         let expected = "`key` of dpe-dev signed: free-text\n";
@@ -448,7 +448,7 @@ fn a_fingerprint_that_begins_with_a_dash_is_no_option() {
     folder.write(DPM, text.replace(&configured(&text), "-free-text"));
 
     let run = folder
-        .run("revoke --file dpm --fingerprint -free-text --dry-run")
+        .run("revoke --home dpm --fingerprint -free-text --dry-run")
         .exits(0);
 
     assert!(run.stdout.contains("is-revoked=true"), "{run:?}");
@@ -463,11 +463,11 @@ fn a_fingerprint_that_an_active_profile_overrides_matches_no_key() {
     let key = configured(&text);
     folder.write(DPM, text.replace(&key, "former"));
     let revoke = |key: &str, more: &str| {
-        folder.run(&format!("revoke --file dpm --fingerprint {key} {more}"))
+        folder.run(&format!("revoke --home dpm --fingerprint {key} {more}"))
     };
 
     let former = revoke("former", "--dry-run").exits(1);
-    revoke(&key, &format!("--file {DEV} --yes")).exits(0);
+    revoke(&key, &format!("--home {DEV} --yes")).exits(0);
 
     let expected = format!("the files trust: `key` of `dpe-dev` ({key})");
     assert!(former.stderr.contains(&expected), "{former:?}");

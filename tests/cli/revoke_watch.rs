@@ -20,10 +20,10 @@ fn watch_waits_until_the_running_module_confirms() {
         dpm.until(" startup ");
         dpm
     };
-    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
+    let revoke = |more: &str| folder.run(&format!("revoke --home dpm --deployment dpe-dev {more}"));
 
     let stopped = revoke("--yes --watch --timeout 0").exits(1);
-    let undo = "revoke --undo --file dpm --deployment dpe-dev --yes";
+    let undo = "revoke --undo --home dpm --deployment dpe-dev --yes";
     folder.run(undo).exits(0);
     let deaf = start("--set countersign.reload=false");
     let unheard = revoke("--yes --watch --timeout 1").exits(1);
@@ -51,7 +51,7 @@ fn watch_asks_also_a_module_whose_file_takes_no_reload() {
     let folder = paired_at(free_port(), "countersign.reload=false\n");
     let mut dpm = Running::start(&folder, "dpm run --home dpm");
     dpm.until(" startup ");
-    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
+    let revoke = |more: &str| folder.run(&format!("revoke --home dpm --deployment dpe-dev {more}"));
 
     let waiting = revoke("--yes --watch --timeout 0").exits(1);
     dpm.signal("-HUP");
@@ -73,7 +73,7 @@ fn watch_asks_for_the_key_that_placeholders_stand_for() {
     let [name, computed] = with_placeholders(&folder);
     let mut dpm = Running::start(&folder, "dpm run --home dpm --set countersign.reload=false");
     dpm.until(" startup ");
-    let revoke = |more: &str| folder.run(&format!("revoke --file dpm --deployment dpe-dev {more}"));
+    let revoke = |more: &str| folder.run(&format!("revoke --home dpm --deployment dpe-dev {more}"));
 
     let unheard = revoke("--yes --watch --timeout 0").exits(1);
     // A key is the same, whatever the file calls it by now.
@@ -97,7 +97,7 @@ fn watch_takes_no_longer_than_its_timeout_where_nothing_answers() {
     let start = tokio::time::Instant::now();
 
     let run = folder
-        .run("revoke --file dpm --deployment dpe-dev --yes --watch --timeout 2")
+        .run("revoke --home dpm --deployment dpe-dev --yes --watch --timeout 2")
         .exits(1);
 
     // Without a limit of its own a question takes 5 s.

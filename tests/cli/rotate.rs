@@ -17,7 +17,7 @@ const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
 #[cfg(unix)]
 const DPM_LOG: &str = "dpm/log/spring-boot-logger.json.log";
-const FILES: &str = "--file dpe --peer-file dpm";
+const FILES: &str = "--home dpe --peer-file dpm";
 
 fn paired() -> Folder {
     let folder = Folder::new();
@@ -79,7 +79,7 @@ fn a_key_is_changed_in_three_steps() {
             .stdout
             .contains("next-key=«private key, 364 chars»")
     );
-    let next = "\nnext    countersign rotate activate --file dpe --peer-file dpm\n";
+    let next = "\nnext    countersign rotate activate --home dpe --peer-file dpm\n";
     assert!(prepared.stdout.ends_with(next), "{}", prepared.stdout);
     let there = status(&folder);
     assert_eq!(there["phase"], "prepared");
@@ -119,7 +119,7 @@ fn a_key_is_changed_in_three_steps() {
 fn run_takes_all_steps_of_either_side_and_goes_on_from_any() {
     let folder = paired();
     for steps in [&[][..], &["prepare"], &["prepare", "activate"]] {
-        for files in ["--file dpe --peer-file dpm", "--file dpm --peer-file dpe"] {
+        for files in ["--home dpe --peer-file dpm", "--home dpm --peer-file dpe"] {
             let read = |what: &str| {
                 let shown = folder
                     .run(&format!("rotate status {files} -o json"))
@@ -210,7 +210,7 @@ fn nothing_is_written_by_a_dry_run_nor_without_a_yes_nor_twice() {
 fn both_sides_may_rotate_at_once() {
     let folder = paired();
     for round in 1..=3 {
-        let both = ["--file dpe --peer-file dpm", "--file dpm --peer-file dpe"].map(|files| {
+        let both = ["--home dpe --peer-file dpm", "--home dpm --peer-file dpe"].map(|files| {
             let mut run = command(&folder.path(""));
             run.args(["rotate", "run", "--now", "--offline", "--yes"]);
             run.args(files.split(' ')).spawn().unwrap()
@@ -238,7 +238,7 @@ fn abort_with_another_module_s_file_forgets_nothing() {
     let before = folder.read(DPE);
 
     let refused = folder
-        .run("rotate abort --file dpe --peer-file other --yes")
+        .run("rotate abort --home dpe --peer-file other --yes")
         .exits(1);
 
     let path = "`other/etc/application.properties`";
@@ -247,7 +247,7 @@ fn abort_with_another_module_s_file_forgets_nothing() {
     // A block may be anywhere.
     let expected = "the peers trust the next key until each revokes it";
     let one_side = folder
-        .run("rotate abort --file dpe --one-side --yes")
+        .run("rotate abort --home dpe --one-side --yes")
         .exits(0);
     assert!(one_side.stderr.contains(expected), "{one_side:?}");
 }
@@ -263,15 +263,15 @@ fn a_step_out_of_turn_names_the_one_before_it() {
     rotate(&folder, "activate", "--yes").exits(0);
     let late = rotate(&folder, "abort", "--yes").exits(1);
 
-    let help = "help: first:\n  countersign rotate prepare --file dpe --peer-file dpm\n";
+    let help = "help: first:\n  countersign rotate prepare --home dpe --peer-file dpm\n";
     assert!(unprepared.stderr.ends_with(help), "{unprepared:?}");
     assert!(
-        unactivated.stderr.contains("rotate activate --file"),
+        unactivated.stderr.contains("rotate activate --home"),
         "{unactivated:?}"
     );
     assert!(
         late.stderr
-            .contains("\n  countersign rotate finish --file dpe --peer-file dpm\n"),
+            .contains("\n  countersign rotate finish --home dpe --peer-file dpm\n"),
         "{late:?}"
     );
 }
@@ -285,7 +285,7 @@ fn a_peer_that_nothing_is_known_of_is_not_cut_off() {
             "pair dpm={DPM} other={third} --name other=other-dev --yes"
         ))
         .exits(0);
-    let files = "--file dpm --peer-file dpe";
+    let files = "--home dpm --peer-file dpe";
     folder
         .run(&format!("rotate prepare {files} --yes"))
         .exits(0);
@@ -329,10 +329,10 @@ fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
             "pair dpm={DPM} other={third} --name other=other-dev --yes"
         ))
         .exits(0);
-    let all = "--file dpm --peer-file dpe --peer-file x";
+    let all = "--home dpm --peer-file dpe --peer-file x";
     folder.run(&format!("rotate prepare {all} --yes")).exits(0);
     folder.run(&format!("rotate activate {all} --yes")).exits(0);
-    let few = "--file dpm --peer-file dpe";
+    let few = "--home dpm --peer-file dpe";
     let before = [DPM, DPE, third].map(|file| folder.read(file));
 
     let finish = folder.run(&format!("rotate finish {few} --now --yes"));
@@ -354,7 +354,7 @@ fn the_old_key_is_not_forgotten_while_a_peer_without_a_file_here_trusts_it() {
         .exits(0);
     for part in [
         "the old key may still be trusted by other-dev; nothing here remembers that",
-        "\n  countersign revoke --file . --fingerprint",
+        "\n  countersign revoke --home . --fingerprint",
     ] {
         assert!(left.stderr.contains(part), "{left:?}");
     }
@@ -469,9 +469,9 @@ fn file_of_a_profile_is_not_taken_for_a_modules() {
     let before = folder.read(profile);
 
     for (command, code) in [
-        (format!("rotate status --file {profile} --peer-file dpm"), 2),
+        (format!("rotate status --home {profile} --peer-file dpm"), 2),
         (
-            format!("rotate prepare --file dpm --peer-file {profile} --yes"),
+            format!("rotate prepare --home dpm --peer-file {profile} --yes"),
             2,
         ),
         (format!("deployment list --home {profile}"), 2),
@@ -522,7 +522,7 @@ fn variable_that_overrides_a_change_is_named_and_its_value_is_not_shown() {
         "ATACCAMA_ONE_PLATFORM_DEPLOYMENTS_DPEDEV_SECURITY_JWTKEYS_KEY_ISREVOKED",
         "ataccama.one.platform.deployments.dpe-dev.security.jwt-keys.key.is-revoked",
     ] {
-        let revoked = run("revoke --file dpm --deployment dpe-dev --yes", is_revoked);
+        let revoked = run("revoke --home dpm --deployment dpe-dev --yes", is_revoked);
 
         let decides = format!("environment variable {is_revoked} decides");
         assert!(revoked.contains(&decides), "{revoked}");
@@ -625,11 +625,11 @@ fn a_damaged_next_key_is_shown_and_forgotten() {
 
         let expected = "next key    damaged; only `abort` is possible\n";
         assert!(shown.stdout.contains(expected), "{shown:?}");
-        let help = "next    countersign rotate abort --file dpe --peer-file dpm\n";
+        let help = "next    countersign rotate abort --home dpe --peer-file dpm\n";
         assert!(shown.stdout.ends_with(help), "{shown:?}");
         for run in [&shown, &prepare] {
             assert!(run.stderr.contains("error[CS020"), "{run:?}");
-            let help = "countersign rotate abort --file dpe/etc/application.properties --one-side";
+            let help = "countersign rotate abort --home dpe/etc/application.properties --one-side";
             assert!(run.stderr.contains(help), "{run:?}");
         }
         assert!(
@@ -648,11 +648,11 @@ fn a_next_key_that_a_peer_has_revoked_is_to_be_forgotten() {
     let next = status(&folder)["next_fingerprint"].clone();
     let next = next.as_str().unwrap();
     folder
-        .run(&format!("revoke --file dpm --fingerprint {next} --yes"))
+        .run(&format!("revoke --home dpm --fingerprint {next} --yes"))
         .exits(0);
 
     let next_command = status(&folder)["next_command"].clone();
-    let abort = "countersign rotate abort --file dpe --peer-file dpm";
+    let abort = "countersign rotate abort --home dpe --peer-file dpm";
     assert_eq!(next_command, abort);
     let refused = rotate(&folder, "prepare", "--yes").exits(1);
     assert!(refused.stderr.contains(abort), "{refused:?}");

@@ -188,14 +188,14 @@ fn pair_of_two_machines() {
         back.stdout.as_bytes(),
     );
     all.run("check dpm.properties dpe.properties");
-    let next = all.run("rotate prepare --file dpm.properties --one-side --yes");
+    let next = all.run("rotate prepare --home dpm.properties --one-side --yes");
     all.run_with(
         "pair accept dpe=dpe.properties --yes",
         next.stdout.as_bytes(),
     );
-    all.run("rotate activate --file dpm.properties --one-side --yes");
-    all.run("rotate activate --file dpm.properties --one-side --except dpe-dev --yes");
-    all.run("rotate finish --file dpm.properties --one-side --now --yes");
+    all.run("rotate activate --home dpm.properties --one-side --yes");
+    all.run("rotate activate --home dpm.properties --one-side --except dpe-dev --yes");
+    all.run("rotate finish --home dpm.properties --one-side --now --yes");
     all.run("pair --one-side dpm=dpm.properties -o json");
     all.compare("pair_one_side");
 }
@@ -352,7 +352,7 @@ fn jws() {
 
 #[test]
 fn rotate() {
-    let both = "--file dpe --peer-file dpm";
+    let both = "--home dpe --peer-file dpm";
     let files = format!("{both} --offline");
     let mut all = Transcript::paired();
     all.run(&format!("rotate status {both}"));
@@ -367,7 +367,7 @@ fn rotate() {
     all.run(&format!("rotate status {both} -o json"));
     all.run(&format!("rotate abort {files} --yes"));
     all.run(&format!("rotate prepare {files} --yes -o json"));
-    all.run("rotate activate --file dpe --peer-file dpm --yes --timeout 0");
+    all.run("rotate activate --home dpe --peer-file dpm --yes --timeout 0");
     all.run(&format!("rotate activate {files} --dry-run"));
     all.run(&format!("rotate activate {files} --yes"));
     all.run(&format!("rotate status {both}"));
@@ -382,26 +382,26 @@ fn rotate() {
 #[test]
 fn rotate_in_one_run() {
     let mut all = Transcript::paired();
-    all.run("rotate run --file dpm --peer-file dpe --offline --now --dry-run");
-    all.run("rotate run --file dpm --peer-file dpe --offline --now");
-    all.run("rotate run --file dpm --peer-file dpe --offline --now --yes");
-    all.run("rotate run --file dpm --peer-file dpe --offline --now --yes -o json");
-    all.run("rotate run --file nowhere --peer-file dpe --yes");
-    all.run("rotate run --file dpm --peer-file dpm --yes");
-    all.run("rotate run --file dpm --yes");
+    all.run("rotate run --home dpm --peer-file dpe --offline --now --dry-run");
+    all.run("rotate run --home dpm --peer-file dpe --offline --now");
+    all.run("rotate run --home dpm --peer-file dpe --offline --now --yes");
+    all.run("rotate run --home dpm --peer-file dpe --offline --now --yes -o json");
+    all.run("rotate run --home nowhere --peer-file dpe --yes");
+    all.run("rotate run --home dpm --peer-file dpm --yes");
+    all.run("rotate run --home dpm --yes");
     all.compare("rotate_run");
 }
 
 #[test]
 fn revoke() {
     let mut all = Transcript::paired();
-    let revoke = "revoke --file dpm --deployment dpe-dev";
+    let revoke = "revoke --home dpm --deployment dpe-dev";
     all.run(&format!("{revoke} --dry-run"));
     all.run(revoke);
-    all.run("revoke --file dpm --deployment absent --yes");
-    all.run("revoke --file dpm --fingerprint absent --yes");
-    all.run("revoke --file dpm --yes");
-    all.run("revoke --file nowhere --deployment dpe-dev --yes");
+    all.run("revoke --home dpm --deployment absent --yes");
+    all.run("revoke --home dpm --fingerprint absent --yes");
+    all.run("revoke --home dpm --yes");
+    all.run("revoke --home nowhere --deployment dpe-dev --yes");
     all.run(&format!("{revoke} --yes --watch --timeout 0"));
     all.run(&format!("{revoke} --yes"));
     all.run(&format!("{revoke} --yes -o json"));
@@ -482,10 +482,10 @@ fn commands_that_find_modules_running() {
     all.run("doctor --home dpm");
     all.run("doctor --home dpm -o json");
     all.run("doctor --home dpm --peer dpe-dev");
-    all.run("rotate prepare --file dpe --peer-file dpm --yes");
+    all.run("rotate prepare --home dpe --peer-file dpm --yes");
     dpm.until(" configReloaded ");
-    all.run("rotate activate --file dpe --peer-file dpm --yes");
-    all.run("rotate abort --file dpe --peer-file dpm --yes");
+    all.run("rotate activate --home dpe --peer-file dpm --yes");
+    all.run("rotate abort --home dpe --peer-file dpm --yes");
 
     let stranger = "pair dpm=other.properties dpe=stranger/etc/application.properties";
     all.folder.run(stranger).exits(0);
@@ -501,7 +501,7 @@ fn commands_that_find_modules_running() {
     all.run("token explain --home dpm --log dpm/log");
     all.run("token explain --home dpm --log dpm/log -o json");
 
-    all.run("revoke --file dpm --deployment dpe-dev --yes --watch -o json");
+    all.run("revoke --home dpm --deployment dpe-dev --yes --watch -o json");
     all.run("doctor --home dpe");
     dpe.signal("-TERM");
     dpm.signal("-TERM");

@@ -130,15 +130,16 @@ fn colours_appear_only_when_asked_for_or_on_a_terminal() {
 #[test]
 fn a_file_that_cannot_be_read_is_named_once_with_its_cause() {
     let folder = Folder::new();
+    folder.write("file", "");
     for command in [
         "check nowhere",
         "deployment add name --home nowhere --module dpe --public-key key",
         "deployment list --home nowhere",
         "deployment remove name --home nowhere",
         "dpm run --home nowhere",
-        "pair --one-side dpm=.",
-        "revoke --file nowhere --fingerprint x --yes",
-        "rotate status --file nowhere --peer-file other",
+        "pair --one-side dpm=file/x.properties",
+        "revoke --home nowhere --fingerprint x --yes",
+        "rotate status --home nowhere --peer-file other",
         "token verify --home nowhere",
     ] {
         let run = folder.run(command).exits(3);

@@ -149,7 +149,7 @@ fn not_trusted(engine: &Engine, doctor: &Doctor<'_>) -> Option<Row> {
     let file = settings.home.file.display();
     let words = CommandLine::new("countersign deployment add").arg(owner.as_str());
     let add = words
-        .option("file", &settings.home.file)
+        .option("home", &settings.home.file)
         .option("module", "dpe");
     let row = Row::fail(Layer::Token, Side::Here, format!("{unknown} in {file}"))
         .helps(doctor.remedy_of_engine().pair(false))

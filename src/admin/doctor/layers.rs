@@ -146,7 +146,7 @@ fn revoked_here(peer: &Peer<'_>, deployment: &Deployment) -> Row {
     let (name, file) = (&peer.name, peer.remedy.own_file());
     let detail = format!("not called: every key of `{name}` is revoked in {file}");
     let home = &peer.doctor.options.home;
-    let undo = CommandLine::new("countersign revoke --undo").option("file", home);
+    let undo = CommandLine::new("countersign revoke --undo").option("home", home);
     let of = undo.option("deployment", deployment.name.as_str());
     Row::fail(Layer::Token, Side::Here, detail)
         .help(format!("{name} needs a new key that is trusted here:"))
@@ -185,7 +185,7 @@ fn refused(peer: &Peer<'_>, refusal: &Refusal, status: &Status) -> Row {
         ],
         (_, Some(OwnKey::Revoked)) => {
             let undo = remedy.at_peer(|home| {
-                let undo = CommandLine::new("countersign revoke --undo").option("file", home);
+                let undo = CommandLine::new("countersign revoke --undo").option("home", home);
                 undo.option("fingerprint", key)
             });
             let new = vec!["this module needs a new key:".into()];

@@ -109,7 +109,8 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
             let list = CommandLine::new("ls -l").arg(file);
             Help::new("let this user read it:", list)
         } else {
-            "--home takes a module's folder, with `etc/application.properties` in it".into()
+            "`--home` takes a module's folder, with `etc/application.properties` in it, or such a file"
+                .into()
         };
         let row = Row::fail(Layer::Config, Side::Here, redact(&cause(error)));
         return Diagnosis::of_own(vec![row.help(help)]);

@@ -403,7 +403,7 @@ impl Remedy<'_> {
         };
         let peer = &home.join(FILE);
         let (file, other) = if is_own { (own, peer) } else { (peer, own) };
-        let run = CommandLine::new("countersign rotate run").option("file", file);
+        let run = CommandLine::new("countersign rotate run").option("home", file);
         vec![run.option("peer-file", other).flag("now").into()]
     }
 }

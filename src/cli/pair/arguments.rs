@@ -12,6 +12,7 @@ use crate::admin::{self, Kind, Refused};
 use crate::cli::change::How;
 use crate::cli::input::{key, name};
 use crate::cli::output::example;
+use crate::config::Home;
 use crate::diagnostic::redact;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, SigningKey};
@@ -25,9 +26,9 @@ use crate::jose::{KeyId, SigningKey};
 pub struct Arguments {
     #[command(subcommand)]
     pub(super) accept: Option<Command>,
-    /// The modules: type and properties file, which is made if it does not exist. The first one is
-    /// paired with each of the others
-    #[arg(num_args = 1.., required = true, value_name = "[NAME:]MODULE=FILE")]
+    /// The modules: type, and home or properties file, which is made if it does not exist: a file if
+    /// its name ends in `.properties`, else a home. The first one is paired with each of the others
+    #[arg(num_args = 1.., required = true, value_name = "[NAME:]MODULE=DIR|FILE")]
     pub(super) modules: Vec<Given>,
     /// Only one file is here: print a block for `pair accept` on the other machine
     #[arg(long)]
@@ -124,6 +125,24 @@ impl FromStr for Given {
     }
 }
 
+impl Given {
+    /// Returns the module with its file, which may be made; fails if that has a name that looks like
+    /// a key.
+    pub(super) fn member(&self) -> Result<Member, Refused> {
+        let Member { module, path, .. } = &self.0;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if redact(&name) != name {
+            let what = format!("the text after `{module}=` looks like a key, not like a file");
+            let help = "name the module's home, or its file, such as `etc/application.properties`";
+            return Err(Refused::new(Kind::Usage, what).with_help(help));
+        }
+        Ok(Member {
+            path: Home::to_make(path).file,
+            ..self.0.clone()
+        })
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Accept the block that `pair --one-side` or `rotate prepare --one-side` printed elsewhere
@@ -137,8 +156,9 @@ pub(super) enum Command {
 
 #[derive(Args, Debug)]
 pub(super) struct Accept {
-    /// The module whose file is here: type and properties file, which is made if it does not exist
-    #[arg(value_name = "[NAME:]MODULE=FILE")]
+    /// The module that is here: type, and home or properties file, which is made if it does not
+    /// exist: a file if its name ends in `.properties`, else a home
+    #[arg(value_name = "[NAME:]MODULE=DIR|FILE")]
     pub(super) module: Given,
     /// The block that the other machine printed; `-` is stdin
     #[arg(long, value_name = "FILE", default_value = "-")]
@@ -174,10 +194,7 @@ impl Arguments {
 
     /// Returns the modules, with the names, keys and addresses that they are given.
     pub(super) fn given(&self) -> Result<Vec<Member>, Refused> {
-        let given = self.modules.iter().map(|Given(member)| {
-            file_is_no_key(member)?;
-            Ok(member.clone())
-        });
+        let given = self.modules.iter().map(Given::member);
         let mut members = given.collect::<Result<Vec<_>, Refused>>()?;
         let places = members.clone();
         for Of { of, value } in &self.name {
@@ -249,22 +266,6 @@ impl Common {
             plaintext: self.reach.plaintext,
         }
     }
-}
-
-/// Fails if the file of `member`, which may be made, has a name that looks like a key.
-pub(super) fn file_is_no_key(member: &Member) -> Result<(), Refused> {
-    let module = &member.module;
-    let file = member
-        .path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
-    if redact(&file) == file {
-        return Ok(());
-    }
-    let what = format!("the text after `{module}=` looks like a key, not like a file");
-    let help = "name the module's file, such as `etc/application.properties`";
-    Err(Refused::new(Kind::Usage, what).with_help(help))
 }
 
 fn private_key(path: &Path) -> Result<(SigningKey, KeyId), Refused> {

@@ -12,7 +12,7 @@ use super::replace;
 use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::{Phase, Plan, Rotation, Step};
 use crate::cli::change::{How, changes, files_in_json};
-use crate::cli::input::{TIMEOUT, kind_of, seconds};
+use crate::cli::input::{ModuleArgument, TIMEOUT, kind_of, seconds};
 use crate::cli::output::{Console, Kind, Refused, add, example, table};
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
@@ -25,30 +25,30 @@ use crate::trust::Deployment;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make the next key and let the peers trust it in addition to the current one
-    #[command(after_help = example("rotate prepare --file dpe --peer-file dpm --yes"))]
+    #[command(after_help = example("rotate prepare --home dpe --peer-file dpm --yes"))]
     Prepare(StepArguments),
     /// Sign with the next key, once every peer is known to accept it
     ///
     /// A running peer is asked by a call that the new key signs, and must prove who it is. If a
     /// peer does not run, its file must trust the key.
-    #[command(after_help = example("rotate activate --file dpe --peer-file dpm --yes"))]
+    #[command(after_help = example("rotate activate --home dpe --peer-file dpm --yes"))]
     Activate(StepArguments),
     /// Revoke the old key at the peers, once all of its tokens have expired
     ///
     /// Without --now it does not wait: if tokens may still be valid, it prints the seconds left and
     /// exits 1.
-    #[command(after_help = example("rotate finish --file dpe --peer-file dpm --now --yes"))]
+    #[command(after_help = example("rotate finish --home dpe --peer-file dpm --now --yes"))]
     Finish(StepArguments),
     /// Discard the next key before it signs
-    #[command(after_help = example("rotate abort --file dpe --peer-file dpm --yes"))]
+    #[command(after_help = example("rotate abort --home dpe --peer-file dpm --yes"))]
     Abort(StepArguments),
     /// Show the progress, which file trusts which key, and the next command
-    #[command(after_help = example("rotate status --file dpe --peer-file dpm"))]
+    #[command(after_help = example("rotate status --home dpe --peer-file dpm"))]
     Status(FileArguments),
     /// Take all steps, and wait between them as long as needed
     ///
     /// It continues from what the files say, also after an interruption.
-    #[command(after_help = example("rotate run --file dpe --peer-file dpm --now --yes"))]
+    #[command(after_help = example("rotate run --home dpe --peer-file dpm --now --yes"))]
     Run(StepArguments),
     /// Replace a key that is lost, broken or leaked: the peers revoke it and all before it at once
     ///
@@ -60,11 +60,10 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("peers").required(true).args(["peer_file", "one_side"])))]
 pub(crate) struct FileArguments {
-    /// The file, or the home, of the module whose key changes
-    #[arg(long, value_name = "FILE")]
-    pub(super) file: PathBuf,
-    /// The file, or the home, of a module that trusts it; may be repeated
-    #[arg(long, value_name = "FILE")]
+    #[command(flatten)]
+    pub(super) module: ModuleArgument,
+    /// The home or the properties file of a module that trusts it; may be repeated
+    #[arg(long, value_name = "DIR|FILE")]
     pub(super) peer_file: Vec<PathBuf>,
     /// The peers' files are on other machines: `prepare` prints a block for `pair accept`; not for
     /// `run`
@@ -108,21 +107,20 @@ fn address(text: &str) -> Result<(DeploymentName, Target), String> {
 
 impl FileArguments {
     pub(super) fn read(&self) -> Result<Rotation, Refused> {
-        let file = Home::new(&self.file).file;
         let peers = self.peer_file.iter().map(|peer| Home::new(peer).file);
-        Rotation::read(&file, &peers.collect::<Vec<_>>())
+        Rotation::read(&self.module.file(), &peers.collect::<Vec<_>>())
     }
 
     /// Guesses what the module is: what its peers call it, else by the name of its home.
     pub(super) fn kind(&self, rotation: &Rotation) -> ModuleKind {
         let module = rotation.module();
-        module.map_or_else(|| kind_of(&self.file), ModuleKind::of)
+        module.map_or_else(|| kind_of(&self.module.home), ModuleKind::of)
     }
 
     /// Returns the command of `step` for the same files.
     pub(super) fn command(&self, step: &str) -> CommandLine {
         let rotate = CommandLine::new("countersign rotate").arg(step);
-        let owner = rotate.option("file", &self.file);
+        let owner = rotate.option("home", &self.module.home);
         let peers = self.peer_file.iter();
         let command = peers.fold(owner, |command, peer| command.option("peer-file", peer));
         command.flag_if(self.one_side, "one-side")

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::admin::home_of;
 use crate::admin::rotation::replace::{Replacement, Request};
 use crate::cli::change::{BY_SIGNAL, How, Next, changes, files_in_json, inactive};
+use crate::cli::input::ModuleArgument;
 use crate::cli::output::{Answer, Console, Exit, Format, add};
 use crate::cli::revoke::consequences;
 use crate::clock::{Clock as _, SystemClock};
@@ -22,11 +23,10 @@ use crate::identity::DeploymentName;
     group(ArgGroup::new("peers").required(true).multiple(true).args(["peer_file", "one_side"]))
 )]
 pub(crate) struct Arguments {
-    /// The file, or the home, of the module whose key is replaced
-    #[arg(long, value_name = "FILE")]
-    file: PathBuf,
-    /// The file, or the home, of a module that trusts it; may be repeated
-    #[arg(long, value_name = "FILE")]
+    #[command(flatten)]
+    module: ModuleArgument,
+    /// The home or the properties file of a module that trusts it; may be repeated
+    #[arg(long, value_name = "DIR|FILE")]
     peer_file: Vec<PathBuf>,
     /// Other modules that trust it are on other machines: print a block for `pair accept`
     #[arg(long)]
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let how = &arguments.how;
-    let file = Home::new(&arguments.file).file;
+    let file = arguments.module.file();
     let peers = arguments.peer_file.iter().map(|peer| Home::new(peer).file);
     let request = Request {
         peers: peers.collect(),

@@ -50,7 +50,7 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
     let theirs = &key.trusted;
     if theirs.revoked {
         let message = format!("{other} has this key, `{id}`, as revoked");
-        let run = CommandLine::new("countersign rotate run").option("file", path_of(this));
+        let run = CommandLine::new("countersign rotate run").option("home", path_of(this));
         let rotate = run.option("peer-file", path_of(other)).flag("now");
         let help = format!("give this module a new key: {rotate}");
         return Some(this.report(Code::Cs0402, &own.at, message, help));

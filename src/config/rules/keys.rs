@@ -31,7 +31,7 @@ pub fn discard(at: &Sourced) -> String {
     let Origin::File { path, .. } = at.origin() else {
         return "unset it: only `rotate` makes a next key".to_owned();
     };
-    let abort = CommandLine::new("countersign rotate abort").option("file", &**path);
+    let abort = CommandLine::new("countersign rotate abort").option("home", &**path);
     format!("discard it and start again: {}", abort.flag("one-side"))
 }
 
@@ -254,7 +254,7 @@ fn is_remembered(reader: &mut Reader<'_>, key: &VerifyingKey, at: &Sourced) -> b
     let found = reader.finding(Code::Cs0210, at, message);
     let judged = found.error_if(!reader.question.is_run());
     let file = reader.view.document.path();
-    let undo = CommandLine::new("countersign revoke --undo").option("file", file);
+    let undo = CommandLine::new("countersign revoke --undo").option("home", file);
     let command = undo.option("fingerprint", fingerprint.to_string());
     reader.push(judged.with_help(format!(
         "write `is-revoked=true`; only if the key was never lost: {command}"
