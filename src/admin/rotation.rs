@@ -8,6 +8,7 @@
 pub mod live;
 pub(super) mod phase;
 pub mod replace;
+pub mod tls;
 
 use std::collections::HashSet;
 use std::iter;
@@ -36,7 +37,7 @@ use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
 
 /// How long a running module may take to follow its file.
-const RELOAD: Duration = Duration::from_secs(2);
+pub const RELOAD: Duration = Duration::from_secs(2);
 
 /// What a step would change.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 mod interface;
 mod replace;
+mod tls;
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use super::change::{BY_SIGNAL, inactive};
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::{Patience, runtime};
+use crate::admin::Change;
 use crate::admin::greeting::{Doubt, Found};
 use crate::admin::rotation::live::{self, Asking, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
@@ -27,6 +29,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::Abort(arguments) => step(Step::Abort, arguments, console),
         Command::Run(arguments) => all_steps(arguments, console),
         Command::Replace(arguments) => replace::run(arguments, console),
+        Command::Tls(arguments) => tls::run(arguments, console),
         Command::Status(files) => {
             let rotation = files.read()?;
             if let Some(damage) = rotation.damage() {
@@ -129,7 +132,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
             Some(plan) => plan,
             None => arguments.plan(&rotation, step)?,
         };
-        match executor.block_on(carry_out(&plan, arguments.timeout)) {
+        match executor.block_on(carry_out(&plan.change, arguments.timeout)) {
             // Another process may rotate the other side. One that takes this step ends this one.
             Err(error)
                 if matches!(error.kind(), Kind::Changed)
@@ -293,11 +296,11 @@ async fn signs_with_the_new_key(
     Ok(())
 }
 
-/// Carries `plan` out once no other process writes there.
-async fn carry_out(plan: &Plan, timeout: Duration) -> Result<(), Refused> {
+/// Carries `change` out once no other process writes there.
+async fn carry_out(change: &Change, timeout: Duration) -> Result<(), Refused> {
     let mut patience = Patience::new(timeout, PAUSES.0, PAUSES.0);
     loop {
-        match plan.change.carry_out() {
+        match change.carry_out() {
             Err(error) if matches!(error.kind(), Kind::Busy) && patience.again().await => {}
             done => return done,
         }

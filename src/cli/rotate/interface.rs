@@ -55,6 +55,15 @@ pub(crate) enum Command {
     /// It needs no key to begin with, and ends a rotation that is under way. What the old keys
     /// signed is refused from then on. Each run makes another key.
     Replace(replace::Arguments),
+    /// Replace the certificate that the peers pin; for a while they pin both
+    ///
+    /// It makes a certificate, has the peers pin it too, uses it once they do, and then has them
+    /// remove the old pin. It goes on where it was interrupted.
+    #[command(
+        after_help = example("rotate tls --home dpe --peer-file dpm --yes"),
+        mut_arg("now", |now| now.hide(true))
+    )]
+    Tls(StepArguments),
 }
 
 #[derive(Args, Debug)]
@@ -173,6 +182,7 @@ impl StepArguments {
             addresses: self.peer_address.clone(),
             except: self.except.clone(),
             offline: self.offline,
+            ..Asking::default()
         };
         let addresses = asking.addresses.iter_mut().map(|(name, _)| name);
         for name in addresses.chain(&mut asking.except) {
