@@ -183,14 +183,18 @@ impl Demo<'_> {
         let caller = text(&registered, "authenticatedUser");
         let lines = vec![
             format!("registered engine {}", text(&registered, "engineId")),
-            format!("the dpm saw {caller}"),
+            "the dpm saw".to_owned(),
+            caller.to_owned(),
         ];
         let expected = "ServiceIdentity(module=dpe, id=dpe-dev, roles=[IMPERSONATION])";
         self.step("dpe", lines, caller == expected);
         let event = dpm.event("setEngineStatus", "READY").await?;
         let old = text(&event, "oldStatus");
-        let line = format!("{old} → READY: the dpm dialled back, the dpe proved to be that engine");
-        self.step("status", vec![line], old == "NEW");
+        let lines = vec![
+            format!("{old} → READY"),
+            "the dpm dialled back, the dpe proved to be that engine".to_owned(),
+        ];
+        self.step("status", lines, old == "NEW");
         Ok(dpe)
     }
 
@@ -199,11 +203,9 @@ impl Demo<'_> {
         let found = answers(&self.folder.join("dpe"), address).await;
         let answers = found.map_err(cannot("call the DPM"))?;
         let held = answers.iter().all(|(_, held)| *held);
-        self.step(
-            "refused",
-            answers.into_iter().map(|(line, _)| line).collect(),
-            held,
-        );
+        let mut lines = vec!["calls with bad tokens".to_owned()];
+        lines.extend(answers.into_iter().map(|(line, _)| line));
+        self.step("refused", lines, held);
         Ok(())
     }
 
@@ -211,8 +213,11 @@ impl Demo<'_> {
         let first = dpe.stop().await?;
         dpm.event("deregisterEngine", "").await?;
         let last = dpm.stop().await?;
-        let line = format!("dpe deregistered and ended ({first}), then dpm ({last})");
-        self.step("stopped", vec![line], first.success() && last.success());
+        let lines = vec![
+            format!("dpe deregistered and ended ({first})"),
+            format!("then dpm ({last})"),
+        ];
+        self.step("stopped", lines, first.success() && last.success());
         Ok(())
     }
 
@@ -251,7 +256,7 @@ async fn answers(home: &Path, address: &Target) -> Result<Vec<(String, bool)>, A
         };
         let is_expected = reason == Some(expected);
         let verdict = if is_expected { "ok" } else { "FAILED" };
-        answers.push((format!("{what:<28} {answer:<36} {verdict}"), is_expected));
+        answers.push((format!("{what:<27} {answer:<33} {verdict}"), is_expected));
     }
     Ok(answers)
 }

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::change::How;
 use super::input::{if_unnamed, unnamed};
-use super::output::{Answer, Console, Exit, Format, Kind, Refused, add, counted};
+use super::output::{Answer, Console, Exit, Format, Kind, Refused, add, counted, finding_in_json};
 use crate::admin::Fix;
 use crate::config::{self, Home, Repair, Report};
-use crate::diagnostic::{Finding, Origin, Severity, visible};
+use crate::diagnostic::{Severity, visible};
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("writing").args(["dry_run", "yes"]).multiple(true).requires("fix")))]
@@ -102,23 +102,6 @@ fn repairs_in_words(repairs: &[Repair]) -> String {
         }
     }
     text
-}
-
-fn finding_in_json(finding: &Finding) -> Value {
-    let place = match &finding.origin {
-        Origin::File { path, line, column } => Some((path.display().to_string(), *line, *column)),
-        _ => None,
-    };
-    json!({
-        "code": finding.code.as_str(),
-        "severity": finding.severity.as_str(),
-        "file": place.as_ref().map(|(path, ..)| path),
-        "line": place.as_ref().map(|(_, line, _)| line),
-        "column": place.as_ref().map(|(.., column)| column),
-        "key": finding.key,
-        "message": finding.message,
-        "help": finding.help,
-    })
 }
 
 /// Leaves out files that are named again, by whatever path: a file is not its own peer.

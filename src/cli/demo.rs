@@ -51,7 +51,7 @@ async fn carry_out(arguments: &Arguments, console: &Console) -> Answer {
     let is_text = console.format == Format::Text;
     if is_text {
         let shown = visible(&redact(&folder.display().to_string()));
-        console.answer(format!("countersign demo · files in {shown} ({fate})\n\n"))?;
+        console.answer(format!("countersign demo · files in {shown}\n({fate})\n\n"))?;
     }
     let mut steps = Vec::new();
     let ready_after = demo::run(&binary, &folder, &mut |step: &Step| {
@@ -111,7 +111,7 @@ fn shown(number: usize, step: &Step) -> String {
     let (name, took) = (step.name, step.took_ms);
     let mut lines = step.lines.iter();
     let first = lines.next().map(String::as_str).unwrap_or_default();
-    let mut text = format!("{number:>3} {name:<9} {first:<78} {took:>5.0} ms{verdict}\n");
+    let mut text = format!("{number:>3} {name:<9} {first:<57} {took:>5.0} ms{verdict}\n");
     for line in lines {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{:13} {line}", "");

@@ -170,7 +170,7 @@ fn unknown(word: &str) -> Refused {
 }
 
 /// Breaks `text` into lines of at most 80 characters at its blanks.
-fn wrap(text: &str) -> String {
+pub(super) fn wrap(text: &str) -> String {
     const WIDTH: usize = 80;
     let mut wrapped = String::new();
     let mut column = 0;

@@ -22,7 +22,7 @@ mod token;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
-use clap::{ColorChoice, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 #[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -144,8 +144,21 @@ fn no_core_dump() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
+/// Breaks the usages that are too long, as clap breaks all other text.
+fn narrow(mut command: clap::Command) -> clap::Command {
+    let usage = command.render_usage().to_string();
+    if usage.lines().any(|line| line.len() > 80) {
+        let lines = explain::wrap(usage.trim_start_matches("Usage: "));
+        command = command.override_usage(lines.replace('\n', "\n           "));
+    }
+    command.mut_subcommands(narrow)
+}
+
 fn run() -> Exit {
-    let arguments = match Arguments::try_parse() {
+    let mut tree = Arguments::command();
+    tree.build();
+    let read = narrow(tree).try_get_matches();
+    let arguments = match read.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return output::usage(&error),
     };

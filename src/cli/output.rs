@@ -1,5 +1,7 @@
 //! Where a command writes and how it ends: stdout is the answer, stderr is the rest.
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::iter;
@@ -131,7 +133,7 @@ pub(super) struct Console {
 impl Console {
     pub(super) fn new(format: Format, colour: ColorChoice) -> Self {
         // The convention of no-color.org: set and not empty. It is not a setting of this program.
-        let no_color = std::env::var_os("NO_COLOR").unwrap_or_default();
+        let no_color = env::var_os("NO_COLOR").unwrap_or_default();
         let (may, must) = match colour {
             ColorChoice::Always => (true, true),
             ColorChoice::Never => (false, false),
@@ -241,15 +243,20 @@ impl Console {
 
     /// Says why the command ended early.
     pub(super) fn fail(&self, refused: &Refused) -> Exit {
-        self.findings(refused.findings.iter());
         if self.format == Format::Json {
             let help = refused.help.as_deref().map(redact);
             let commands: Vec<_> = refused.commands.iter().map(ToString::to_string).collect();
-            let error = redact(&cause(refused));
-            let answer = json!({ "error": error, "help": help, "commands": commands });
-            self.print(&escaped(&answer.to_string()));
+            let found = refused.findings.iter();
+            let findings = found.filter(|found| found.severity > Severity::Note);
+            failed_in_json(&json!({
+                "error": redact(&cause(refused)),
+                "help": help,
+                "commands": commands,
+                "findings": findings.map(finding_in_json).collect::<Value>(),
+            }));
             return refused.into();
         }
+        self.findings(refused.findings.iter());
         self.labelled("error:", "31;1", &cause(refused));
         if let Some(help) = &refused.help {
             self.labelled("help:", "36;1", help);
@@ -276,6 +283,14 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     let safe = visible(&redact(&text));
     let is_usage = error.use_stderr();
+    if is_usage && asks_for_json(&env::args_os().collect::<Vec<_>>()) {
+        let (what, help) = safe.split_once("\n\n").unwrap_or((&safe, ""));
+        let error = what.trim_start_matches("error: ").trim_end();
+        failed_in_json(
+            &json!({ "error": error, "help": help.trim_end(), "commands": [], "findings": [] }),
+        );
+        return Exit::Usage;
+    }
     // A closed pipe is not a failure.
     let _ = if is_usage && safe != text {
         write!(io::stderr().lock(), "{safe}")
@@ -283,6 +298,21 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
         error.print()
     };
     if is_usage { Exit::Usage } else { Exit::Done }
+}
+
+/// Returns `true` if `arguments`, which have a fault, ask for JSON.
+fn asks_for_json(arguments: &[OsString]) -> bool {
+    let mut words = arguments.iter().map(|word| word.to_string_lossy());
+    words.any(|word| matches!(&*word, "-ojson" | "-o=json" | "--output=json"))
+        || arguments.windows(2).any(|two| {
+            let [name, value] = two else { return false };
+            (name == "-o" || name == "--output") && value == "json"
+        })
+}
+
+/// Writes on one line why a command failed. A failure to write is ignored.
+fn failed_in_json(why: &Value) {
+    let _ = writeln!(io::stderr().lock(), "{}", escaped(&why.to_string()));
 }
 
 /// Passes on `json`, unless the answer could not be written as JSON.
@@ -340,6 +370,24 @@ fn bug(message: &str, place: &str) -> String {
          leave out private keys",
         message.escape_debug()
     )
+}
+
+/// Returns a finding in JSON.
+pub(super) fn finding_in_json(finding: &Finding) -> Value {
+    let place = match &finding.origin {
+        Origin::File { path, line, column } => Some((path.display().to_string(), *line, *column)),
+        _ => None,
+    };
+    json!({
+        "code": finding.code.as_str(),
+        "severity": finding.severity.as_str(),
+        "file": place.as_ref().map(|(path, ..)| path),
+        "line": place.as_ref().map(|(_, line, _)| line),
+        "column": place.as_ref().map(|(.., column)| column),
+        "key": finding.key,
+        "message": finding.message,
+        "help": finding.help,
+    })
 }
 
 /// Renders each finding, over several lines, without a line end. A line that several of them are

@@ -226,22 +226,7 @@ async fn may_take(
     let mut patience = Patience::new(time, PAUSES.0, PAUSES.1);
     match step {
         Step::Prepare | Step::Abort => return Ok(()),
-        Step::Activate => loop {
-            let evidence = live::evidence(rotation, &kind, asking).await;
-            let mut open = None;
-            for one in evidence {
-                match one.verdict {
-                    Ok(how) if !waits => console.say(&format!("{}: {how}", one.deployment)),
-                    Ok(_) => {}
-                    Err(error) => open = open.or(Some((one.may_follow, error))),
-                }
-            }
-            match open {
-                None => return Ok(()),
-                Some((true, _)) if patience.again().await => {}
-                Some((_, error)) => return Err(arguments.redirected(error)),
-            }
-        },
+        Step::Activate => return accepted(rotation, asking, (arguments, waits), console).await,
         // With `--one-side` another operator revokes the old key.
         Step::Finish if !arguments.files.one_side => rotation.reaches_all(&asking.except)?,
         Step::Finish => {}
@@ -271,6 +256,51 @@ async fn may_take(
         tokio::time::sleep(left).await;
     }
     Ok(())
+}
+
+/// Waits until every peer accepts the next key; it says how each is known to, unless it is one
+/// of the steps that are `all` taken.
+async fn accepted(
+    rotation: &Rotation,
+    asking: &Asking,
+    (arguments, all): (&StepArguments, bool),
+    console: &Console,
+) -> Result<(), Refused> {
+    let kind = arguments.files.kind(rotation);
+    let time = if arguments.how.dry_run {
+        Duration::ZERO
+    } else {
+        arguments.timeout
+    };
+    let mut patience = Patience::new(time, PAUSES.0, PAUSES.1);
+    loop {
+        let mut evidence = live::evidence(rotation, &kind, asking).await;
+        // What no time changes comes first.
+        evidence.sort_by_key(|one| one.may_follow);
+        let mut open = evidence.iter().filter(|one| one.verdict.is_err());
+        if let Some(first) = open.next() {
+            let (name, left) = (&first.deployment, patience.left().as_secs());
+            let more = match open.count() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            console.progress(&format!(
+                "waiting up to {left} s for {name}{more} to accept the new key"
+            ));
+            let goes_on = first.may_follow && patience.again().await;
+            console.progress("");
+            if goes_on {
+                continue;
+            }
+        }
+        for one in evidence {
+            let how = one.verdict.map_err(|error| arguments.redirected(error))?;
+            if !all {
+                console.say(&format!("{}: {how}", one.deployment));
+            }
+        }
+        return Ok(());
+    }
 }
 
 /// Waits until the running module signs with its new key.

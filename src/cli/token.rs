@@ -23,7 +23,7 @@ pub(super) enum Command {
     /// Issue a token of the module at --home for a deployment that it trusts
     ///
     /// The token is a secret until it expires: anyone who has it can call as this module.
-    #[command(after_help = example("token issue --home dpe --audience dpm-dev | countersign token explain --home dpm"))]
+    #[command(after_help = example("token issue --home dpe --audience dpm-dev | \\\n      countersign token explain --home dpm"))]
     Issue {
         #[command(flatten)]
         home: HomeArguments,

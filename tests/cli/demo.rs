@@ -77,6 +77,18 @@ fn modules_of_a_killed_demo_end_by_themselves() {
 }
 
 #[test]
+fn the_demo_fits_into_80_columns() {
+    let folder = Folder::new();
+    for keep in ["", " --keep mine"] {
+        let run = folder.run(&format!("demo{keep}")).exits(0);
+        let wide = run.stdout.lines().filter(|line| line.chars().count() > 80);
+        // The folder's name is one word, whatever its length.
+        let wide: Vec<_> = wide.filter(|line| !line.contains(" files in ")).collect();
+        assert!(wide.is_empty(), "{wide:#?}");
+    }
+}
+
+#[test]
 fn settings_of_the_environment_do_not_reach_the_demo() {
     let folder = Folder::new();
     let run = command(&folder.path(""))

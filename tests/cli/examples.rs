@@ -14,7 +14,8 @@ const ENGINE: &str = "0031debd-6130-4b4a-8eaf-7a834555cf33";
 /// Returns the examples of `command` and of those below it, in the order of their help.
 fn examples(folder: &Folder, command: &str) -> Vec<String> {
     let help = folder.run(&format!("{command} --help")).exits(0).stdout;
-    let shown = help.lines().filter_map(|line| line.strip_prefix("  $ "));
+    let whole = help.replace(" \\\n", "");
+    let shown = whole.lines().filter_map(|line| line.strip_prefix("  $ "));
     let mut found: Vec<_> = shown.map(str::to_owned).collect();
     let below = help.split("\nCommands:\n").nth(1).unwrap_or_default();
     for line in below.lines().take_while(|line| !line.is_empty()) {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 #[cfg(unix)]
 use super::free_port::free_port;
-use super::modules::{Running, paired_with};
+use super::modules::{ANY_PORT, Running, paired_with};
 use super::support::{Folder, Run, command, private_part};
 
 const DPM: &str = "dpm/etc/application.properties";
@@ -592,7 +592,7 @@ fn a_peer_that_takes_the_connection_and_does_not_answer_is_not_taken_for_absent(
         .exits(0);
     rotate(&folder, "prepare", "--yes").exits(0);
 
-    let silent = rotate(&folder, "activate", "--yes").exits(1);
+    let silent = rotate(&folder, "activate", "--yes --timeout 0").exits(1);
     drop(deaf);
     let absent = rotate(&folder, "activate", "--dry-run").exits(0);
     let offline = rotate(&folder, "activate", "--offline --yes").exits(0);
@@ -662,6 +662,29 @@ fn a_next_key_that_a_peer_has_revoked_is_to_be_forgotten() {
 
 #[cfg(unix)]
 #[test]
+fn activate_waits_until_a_running_peer_has_read_its_file() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let at = format!("--peer-address dpm-dev=127.0.0.1:{}", dpm.port());
+
+    for _ in 0..3 {
+        rotate(&folder, "prepare", "--yes").exits(0);
+        let activated = rotate(&folder, "activate", &format!("--yes {at}")).exits(0);
+
+        let accepts = "dpm-dev: the running module accepts it, asked at ";
+        assert_eq!(
+            activated.stderr.matches(accepts).count(),
+            1,
+            "{activated:?}"
+        );
+        // What it waits for is for a person at a terminal.
+        assert!(!activated.stderr.contains("waiting"), "{activated:?}");
+        rotate(&folder, "finish", "--now --yes --offline").exits(0);
+    }
+}
+
+#[cfg(unix)]
+#[test]
 fn a_running_peer_has_the_last_word() {
     let folder = Folder::new();
     let port = free_port();
@@ -684,7 +707,7 @@ fn a_running_peer_has_the_last_word() {
     let dpm = start();
     rotate(&folder, "prepare", "--yes").exits(0);
 
-    let refused = rotate(&folder, "activate", "--yes").exits(1);
+    let refused = rotate(&folder, "activate", "--yes --timeout 1").exits(1);
     let waited = rotate(&folder, "run", "--yes --timeout 1").exits(1);
 
     for run in [refused, waited] {

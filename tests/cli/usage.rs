@@ -2,6 +2,8 @@
 
 use std::io::Read as _;
 
+use serde_json::Value;
+
 use super::support::{Folder, command};
 
 #[test]
@@ -148,4 +150,77 @@ fn a_file_that_cannot_be_read_is_named_once_with_its_cause() {
             run.stderr.matches("no such file").count() + run.stderr.matches("directory").count();
         assert_eq!((named, causes), (1, 1), "{command}: {run:?}");
     }
+}
+
+/// Returns the paths of all commands, such as `rotate run`.
+fn all_commands(folder: &Folder, path: &str) -> Vec<String> {
+    let help = folder.run(&format!("{path} --help")).exits(0).stdout;
+    let below = help.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let lines = below.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    let mut all = vec![path.to_owned()];
+    for name in names.filter(|name| *name != "help") {
+        all.extend(all_commands(folder, format!("{path} {name}").trim()));
+    }
+    all
+}
+
+#[test]
+fn help_is_wrapped_to_the_width_of_the_terminal_and_to_100_columns_at_most() {
+    let folder = Folder::new();
+    let commands = all_commands(&folder, "");
+    assert!(commands.len() > 30, "{commands:?}");
+    for (columns, most) in [(None, 100), (Some("80"), 80), (Some("300"), 100)] {
+        for path in &commands {
+            for help in ["--help", "-h"] {
+                let mut run = command(&folder.path(""));
+                run.args(path.split_whitespace()).arg(help);
+                run.env_remove("COLUMNS");
+                run.envs(columns.map(|columns| ("COLUMNS", columns)));
+                let shown = String::from_utf8(run.output().unwrap().stdout).unwrap();
+                let wide = shown.lines().filter(|line| line.chars().count() > most);
+                let wide: Vec<_> = wide.collect();
+                assert!(wide.is_empty(), "{path} {help}: {wide:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_is_one_json_object_where_json_is_asked_for() {
+    let folder = Folder::new();
+    folder.write("bad.properties", "ataccama.server.grpc.port=no\n");
+    for (command, code, found) in [
+        ("deployment list --home nowhere -o json", 3, 0),
+        ("dpm run --home bad.properties --output=json", 3, 2),
+        ("explain CS9999 -o json", 2, 0),
+        // Wrong uses, which clap finds.
+        ("-o json", 2, 0),
+        ("rotate -ojson", 2, 0),
+        ("check --nonsense --output json", 2, 0),
+        ("-o=json rotate status", 2, 0),
+        ("key fingerprnt x -o json", 2, 0),
+    ] {
+        let run = folder.run(command).exits(code);
+
+        let error: Value = serde_json::from_str(&run.stderr)
+            .unwrap_or_else(|error| panic!("{command}: {error}: {run:#?}"));
+        let text = error["error"].as_str().unwrap();
+        assert!(!text.is_empty() && !text.contains("error:"), "{run:#?}");
+        assert!(error.get("help").is_some(), "{run:#?}");
+        assert!(error["commands"].is_array(), "{run:#?}");
+        let findings = error["findings"].as_array().unwrap();
+        assert_eq!(findings.len(), found, "{command}: {run:#?}");
+        for finding in findings {
+            assert!(
+                finding["code"].is_string() && finding["line"].is_u64()
+                    || finding["file"].is_null(),
+                "{finding}"
+            );
+        }
+        assert_eq!(run.stdout, "");
+    }
+    let text = folder.run("check -o text --nonsense json").exits(2);
+    assert!(text.stderr.starts_with("error: "), "{text:#?}");
 }

@@ -228,7 +228,10 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
             (file.path.display().to_string(), trusts)
         });
         all.push(Evidence {
-            may_follow: !matches!(found, None | Some(Found::NotReached | Found::NotAsked)),
+            may_follow: !matches!(
+                found,
+                None | Some(Found::NotReached | Found::NotAsked | Found::NotGrpc)
+            ),
             verdict: verdict(rotation, &deployment.name, standing, answer),
             deployment: deployment.name.clone(),
         });

@@ -150,7 +150,7 @@ pub(super) enum Command {
     /// Compare the words by voice, or let the command compare them: --words "…". --yes accepts the
     /// block without comparing. The output is this side's own block, for `pair accept` on the other
     /// machine.
-    #[command(after_help = example("pair accept dpe=dpe.properties --block dpm.block --yes > dpe.block"))]
+    #[command(after_help = example("pair accept dpe=dpe --block dpm.block --yes > dpe.block"))]
     Accept(Accept),
 }
 

@@ -29,8 +29,9 @@ pub(crate) enum Command {
     Prepare(StepArguments),
     /// Sign with the next key, once every peer is known to accept it
     ///
-    /// A running peer is asked by a call that the new key signs, and must prove who it is. If a
-    /// peer does not run, its file must trust the key.
+    /// A running peer is asked by a call that the new key signs, and must prove who it is; one that
+    /// has not read its file yet is waited for, up to --timeout. If a peer does not run, its file
+    /// must trust the key.
     #[command(after_help = example("rotate activate --home dpe --peer-file dpm --yes"))]
     Activate(StepArguments),
     /// Revoke the old key at the peers, once all of its tokens have expired
