@@ -6,11 +6,11 @@ use super::change::{ADDED, Change, ChangeKind, EditedFile};
 use super::error::{Kind, Refused};
 use super::setting::{Setting, as_a_module_reads, is_not_remembered, trusted_key};
 use super::source::SettingsFile;
-use crate::config::AsWritten;
 use crate::config::names::{
-    CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, OWN_KEY,
-    REVOKED, ROLES,
+    CHOSEN, CONTENT, DEPLOYMENT, DEPLOYMENTS, ENVIRONMENT, FINGERPRINT, KEYS, MODULE, REVOKED,
+    ROLES,
 };
+use crate::config::{AsWritten, replacing};
 use crate::diagnostic::CommandLine;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{Fingerprint, KeyId, PublicJwk, VerifyingKey, published};
@@ -241,11 +241,17 @@ impl Trusts {
                 format!("`{path}` trusts a different key as `{name}`"),
                 format!(
                     "if it is a different module, give it a different name; if it is the same \
-                     module with a second key, use `--key-name {free}`"
+                     module with a second key, use `--key-name {free}`; if it has lost the first \
+                     one, replace that{}",
+                    where_it_is(peer.file)
                 ),
             ),
         };
-        Err(Refused::new(Kind::OtherKey(free), message).with_help(help))
+        let path = self.file.document().path();
+        let replace = peer.key_name.is_none().then(|| new_key(peer.file, path));
+        Err(Refused::new(Kind::OtherKey(free), message)
+            .with_help(help)
+            .with_commands(replace))
     }
 
     /// Returns the settings that give the deployment `written` the roles that it does not have.
@@ -286,21 +292,37 @@ pub(super) fn revoked(
     own: Option<&Path>,
 ) -> Refused {
     let message = format!("`{}` has revoked the key of `{name}`", path.display());
-    let rotate = own.map(|own| {
-        let run = CommandLine::new("countersign rotate run").option("home", own);
-        run.option("peer-file", path).flag("now")
-    });
-    let how = match own {
-        Some(_) => String::new(),
-        None => format!(": remove the line `{OWN_KEY}` from its own file, and pair again"),
+    let rotate = match own {
+        Some(own) => {
+            let run = CommandLine::new("countersign rotate run").option("home", own);
+            run.option("peer-file", path).flag("now")
+        }
+        None => new_key(None, path),
     };
+    let how = where_it_is(own);
     let undo = CommandLine::new("countersign revoke --undo").option("home", path);
     Refused::new(Kind::Taken, message)
         .with_help(format!(
-            "give its module a new key{how}; or, only if the key was revoked by mistake, undo that:"
+            "give its module a new key{how} or, only if the key was revoked by mistake, undo that:"
         ))
-        .with_commands(rotate)
-        .with_commands([undo.option("fingerprint", key.to_string())])
+        .with_commands([rotate, undo.option("fingerprint", key.to_string())])
+}
+
+/// Returns the command that replaces the key of the module with the file `own`, which the one at
+/// `path` trusts; without it, the command is for the module's home folder.
+fn new_key(own: Option<&Path>, path: &Path) -> CommandLine {
+    match own {
+        Some(own) => replacing(own, &[path]),
+        None => replacing(Path::new("."), &[]),
+    }
+}
+
+/// Says where that command is typed.
+fn where_it_is(own: Option<&Path>) -> &'static str {
+    match own {
+        Some(_) => ":",
+        None => ", on its host and in its home folder:",
+    }
 }
 
 /// Returns the settings with which a file that trusts `deployment` trusts `key` of it too.

@@ -70,9 +70,9 @@ pub fn plan(
         (Some((theirs, _)), [member]) => return accept_key(&member.path, theirs),
         _ => {}
     }
-    let views = members
-        .iter()
-        .map(View::read)
+    let views = (0..)
+        .zip(members)
+        .map(|(at, member)| View::read(member, &peers_of(members, at)))
         .collect::<Result<Vec<_>, _>>()?;
     if let [view] = &*views {
         // Its block must not promise what its listener refuses.

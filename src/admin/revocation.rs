@@ -120,8 +120,9 @@ pub fn plan(
         };
         let what = "this is the module's own key in";
         let message = format!("{what} `{}`: only its peers trust it", own.display());
-        return Err(Refused::new(Kind::Conflict, message)
-            .with_help("name the peers with `--home`; to replace the key: `countersign rotate`"));
+        return Err(Refused::new(Kind::Conflict, message).with_help(
+            "name the peers with `--home`; to replace the key: `countersign rotate replace`",
+        ));
     }
     Ok((change, files))
 }

@@ -21,14 +21,12 @@ use super::change::{Change, EditedFile};
 use super::deployments::trusting_too;
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Purpose};
-use super::setting::{
-    Setting, key_settings, new_key, own_key, replacing, revoked_key, variable_above,
-};
+use super::setting::{Setting, key_settings, new_key, own_key, revoked_key, variable_above};
 use super::source::{SettingsFile, findings_of};
 use super::write::place_of;
 use crate::clock::to_rfc3339;
 use crate::config::names::{ACTIVATED_AT, NEXT_KEY, OWN_KEY, PREVIOUS};
-use crate::config::{self, RotationSettings};
+use crate::config::{self, RotationSettings, replacing};
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey};

@@ -122,15 +122,6 @@ pub(super) fn is_not_remembered(path: &Path, key: &VerifyingKey) -> Result<(), R
         .with_commands([undo.option("fingerprint", fingerprint.to_string())]))
 }
 
-/// Returns the command that gives the module of the file `own` a new key in place of a lost one;
-/// `peers` are the files that trust it, if any is here.
-pub(super) fn replacing<P: AsRef<Path>>(own: &Path, peers: &[P]) -> CommandLine {
-    let replace = CommandLine::new("countersign rotate replace").option("home", own);
-    let all = peers.iter().map(AsRef::as_ref);
-    let command = all.fold(replace, |command, peer| command.option("peer-file", peer));
-    command.flag_if(peers.is_empty(), "one-side")
-}
-
 /// Names the settings of a trusted key: `fingerprint`, `content`, `is-revoked`.
 pub(super) fn key_settings(deployment: &str, name: &str) -> [String; 3] {
     let keys = [deployment, name].map(str::to_owned);

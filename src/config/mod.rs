@@ -41,6 +41,7 @@ pub use load::{LoadError, environment, unnamed};
 pub use question::{ModuleKind, is_service_link};
 pub use reload::{ReloadHandle, ReloadStatus, Reloader};
 pub use rules::file::holds_private_key;
+pub use rules::keys::replacing;
 pub use rules::tls::DIAL_BACK;
 pub use schema::{TlsEnd, default_grpc_port};
 pub(crate) use settings::is_loopback;

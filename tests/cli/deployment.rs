@@ -309,9 +309,13 @@ fn revoked_key_stays_revoked() {
         "{}",
         run.stderr
     );
-    let advice = ["give its module a new key: remove the line", "--undo"];
-    let [new, undo] = advice.map(|text| run.stderr.find(text).unwrap());
-    assert!(new < undo, "{}", run.stderr);
+    let advice = [
+        "give its module a new key, on its host and in its home folder",
+        "countersign rotate replace --file . --one-side",
+        "--undo",
+    ];
+    let [new, command, undo] = advice.map(|text| run.stderr.find(text).unwrap());
+    assert!(new < command && command < undo, "{}", run.stderr);
 }
 
 #[test]

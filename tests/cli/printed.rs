@@ -761,7 +761,7 @@ fn engine_of_a_removed_deployment_is_ready_after_the_command_that_doctor_prints(
 }
 
 /// Every kind of command that the code prints, and the test that types it.
-const TYPED: [(&str, &str); 25] = [
+const TYPED: [(&str, &str); 26] = [
     (
         "chmod 600",
         "file_that_others_may_write_is_closed_by_the_command_that_the_start_prints",
@@ -849,6 +849,10 @@ const TYPED: [(&str, &str); 25] = [
     (
         "countersign rotate abort",
         "damaged_next_key_is_discarded_by_the_command_that_the_start_prints",
+    ),
+    (
+        "countersign rotate replace",
+        "lost_or_broken_key_is_replaced_by_the_command_that_pair_prints",
     ),
     (
         "countersign rotate run",

@@ -479,10 +479,9 @@ fn the_example_of_every_explanation_ends_the_situation_that_it_explains() {
     let revoked = |folder: &Folder| replace(folder, DPM, "is-revoked=false", "is-revoked=true");
     let nothing = |_: &Folder| {};
     let registry_without_key = |folder: &Folder| without_own_key(folder, DPM);
-    let engine_without_key = |folder: &Folder| without_own_key(folder, DPE);
     let rows: [(&str, Step<'_>, Step<'_>); 11] = [
         ("CS0104", &key_over_lines, &nothing),
-        ("CS0204", &key_without_d, &registry_without_key),
+        ("CS0204", &key_without_d, &nothing),
         ("CS0206", &key_as_pem, &registry_without_key),
         ("CS0207", &own_key_as_peer, &nothing),
         ("CS0209", &published_key, &nothing),
@@ -490,7 +489,7 @@ fn the_example_of_every_explanation_ends_the_situation_that_it_explains() {
         ("CS0302", &revoked, &nothing),
         ("CS0401", &strangers, &nothing),
         ("CS0402", &revoked, &nothing),
-        ("CS0404", &one_key_for_both, &engine_without_key),
+        ("CS0404", &one_key_for_both, &nothing),
         ("CS0405", &tls_on_one_side, &nothing),
     ];
     // These are executed by other tests: here, in `explain.rs`, and where certificates are judged.
@@ -515,7 +514,7 @@ fn the_example_of_every_explanation_ends_the_situation_that_it_explains() {
         for command in commands {
             let answer = match command.split(' ').nth(1) {
                 Some("key") => "",
-                Some("rotate") => " --offline --yes",
+                Some("rotate") if command.contains("rotate run") => " --offline --yes",
                 _ => " --yes",
             };
             let typed = shell(&folder, &format!("{command}{answer}")).exits(0);
@@ -552,6 +551,11 @@ fn every_command_that_a_reason_names_can_be_run() {
             0,
         ),
         ("token explain", "token explain --home dpm".to_owned(), 0),
+        (
+            "rotate replace",
+            "rotate replace --file dpe --peer-file dpm --yes".to_owned(),
+            0,
+        ),
     ];
     let mut named = BTreeSet::new();
     for (reason, text) in explanations("src/token/explain") {
@@ -622,6 +626,89 @@ fn free_name_is_suggested_for_another_key() {
     let run = folder.run(&taken).exits(6);
 
     assert!(run.stderr.contains("--key-name key4`"), "{run:#?}");
+}
+
+#[test]
+fn lost_or_broken_key_is_replaced_by_the_command_that_pair_prints() {
+    let lost = |_: &str| String::new();
+    let broken = |key: &str| format!("generator.key={}\n", key.split_at(40).0);
+    for line in [&lost as &dyn Fn(&str) -> String, &broken] {
+        let odd = Odd::paired();
+        let text = odd.folder.read(&odd.dpe);
+        let (before, rest) = text
+            .split_once("ataccama.authentication.internal.jwt.")
+            .unwrap();
+        let (key, after) = rest.split_once('\n').unwrap();
+        let new = line(key.strip_prefix("generator.key=").unwrap());
+        let name = if new.is_empty() {
+            ""
+        } else {
+            "ataccama.authentication.internal.jwt."
+        };
+        let text = format!("{before}{name}{new}{after}");
+        odd.folder.write(&odd.dpe, &text);
+
+        let sides = [odd.named("dpm"), odd.named("dpe")];
+        let refused = odd.run(&["pair", &sides[0], &sides[1], "--yes"]);
+
+        assert_eq!(odd.folder.read(&odd.dpe), text);
+        let replaced = odd
+            .typed(&refused, "countersign rotate replace ", "--yes")
+            .exits(0);
+        odd.is_consistent();
+        // Nothing runs here.
+        odd.typed(&replaced, "countersign doctor ", "").exits(5);
+    }
+}
+
+#[test]
+fn lost_or_broken_key_is_replaced_by_the_commands_that_check_and_doctor_print() {
+    for is_lost in [true, false] {
+        let odd = Odd::paired();
+        let text = odd.folder.read(&odd.dpe);
+        let key = text.lines().find(|line| line.contains("generator.key="));
+        let (name, value) = key.unwrap().split_once('=').unwrap();
+        let jwk = String::from_utf8(BASE64_STANDARD.decode(value).unwrap()).unwrap();
+        let public = BASE64_STANDARD.encode(jwk.replace("\"d\"", "\"D\""));
+        let line = if is_lost {
+            String::new()
+        } else {
+            format!("{name}={public}")
+        };
+        odd.folder
+            .write(&odd.dpe, text.replace(key.unwrap(), &line));
+
+        let check = odd.run(&["check", &odd.dpe]).exits(1);
+        let doctor = odd
+            .run(&["doctor", "--home", &format!("{ODD}/dpe")])
+            .exits(3);
+
+        let found = |run: &Run| {
+            let (_, rest) = run
+                .stdout
+                .split_once("countersign rotate replace ")
+                .unwrap();
+            let rest = rest.lines().next().unwrap();
+            format!("countersign rotate replace {rest}")
+        };
+        assert_eq!(found(&check), found(&doctor));
+        let replaced = shell(&odd.folder, &format!("{} --yes", found(&doctor))).exits(0);
+        odd.folder.write("dpe-dev.block", &replaced.stdout);
+        let mut said = replaced.stderr.lines();
+        let words = said.find_map(|line| line.strip_prefix("words   ")).unwrap();
+        let named = odd.named("dpm");
+        let accept = [
+            "pair",
+            "accept",
+            &named,
+            "--block",
+            "dpe-dev.block",
+            "--words",
+            words,
+        ];
+        odd.run(&[&accept[..], &["--yes"]].concat()).exits(0);
+        odd.is_consistent();
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::path::Path;
 use super::error::Refused;
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::names::OWN_KEY;
-use crate::config::{LoadError, Settings};
+use crate::config::{LoadError, Settings, replacing};
 use crate::diagnostic::{Code, CommandLine, Severity, redact};
 use crate::grpc::cause;
 use peer::Doctor;
@@ -128,9 +128,14 @@ pub fn unusable(error: &LoadError, file: &Path) -> Diagnosis {
         [first, more @ ..] => format!("{first} (and {} more)", more.len()),
     };
     let explain = found.first().map(|first| first.code.explain());
+    let is_key = layer == Layer::OwnKey;
     let failed = Row::fail(layer, Side::Here, detail)
+        .helps(is_key.then(|| {
+            let replace = replacing(file, &[]);
+            Help::new("if the key that its peers trust is lost:", replace)
+        }))
         .help(CommandLine::new("countersign check").arg(file))
         .helps(explain);
-    let config = (layer == Layer::OwnKey).then(|| Row::ok(Layer::Config, name));
+    let config = is_key.then(|| Row::ok(Layer::Config, name));
     Diagnosis::of_own(config.into_iter().chain([failed]).collect())
 }

@@ -1,6 +1,7 @@
 //! The module to call: where and which one it should be, and what an operator does about it.
 
 use std::error::Error;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use std::time::Duration;
 use super::report::{Help, Layer, Row, Side};
 use crate::admin::error::Kind;
 use crate::admin::pairing::{self, Member};
-use crate::config::names::{OWN_KEY, OWN_NAME};
-use crate::config::{ConnectionSettings, DIAL_BACK, Home, ModuleKind, Settings, default_grpc_port};
+use crate::config::names::OWN_NAME;
+use crate::config::{
+    ConnectionSettings, DIAL_BACK, Home, ModuleKind, Settings, default_grpc_port, replacing,
+};
 use crate::diagnostic::CommandLine;
 use crate::engine::EngineAddress;
 use crate::grpc::{
@@ -312,14 +315,14 @@ impl Remedy<'_> {
         let own = &self.settings.own.module;
         let home = match &self.other {
             Other::Here(home) => home,
-            Other::There => return self.exchange(tls, false),
+            Other::There => return self.exchange(tls),
             Other::Itself(_) => return Vec::new(),
         };
         let pair = CommandLine::new("countersign pair").named(&self.kind, home.join(FILE));
         let both = pair.named(own, &self.settings.home.file);
         let command = both.flag_if(tls, "tls");
         let planned = self.planned(home, &command, tls);
-        vec![planned.unwrap_or_else(|| command.into())]
+        planned.unwrap_or_else(|| vec![command.into()])
     }
 
     /// Says how the peer comes to listen for others than its own host, which dial it at `host`.
@@ -336,8 +339,8 @@ impl Remedy<'_> {
         vec![setting.into(), Help::new(format!("{words}:"), command)]
     }
 
-    /// Says how to pair the two over two machines; a key is added if one `is_known`.
-    fn exchange(&self, tls: bool, is_known: bool) -> Vec<Help> {
+    /// Says how to pair the two over two machines.
+    fn exchange(&self, tls: bool) -> Vec<Help> {
         let (own, file) = (&self.settings.own.module, &self.settings.home.file);
         let pair = CommandLine::new("countersign pair --one-side");
         let offer = pair.named(own, file).flag_if(tls, "tls");
@@ -346,14 +349,7 @@ impl Remedy<'_> {
             .clone()
             .named(&self.kind, FILE)
             .option("block", OFFER);
-        let last = accept.named(own, file).option("block", REPLY);
-        let [first, back] = [first, last].map(|command| {
-            if is_known {
-                command.option("key-name", "key2")
-            } else {
-                command
-            }
-        });
+        let back = accept.named(own, file).option("block", REPLY);
         let there = on_its_host(first.into_file(REPLY));
         vec![
             offer.into_file(OFFER).into(),
@@ -364,7 +360,7 @@ impl Remedy<'_> {
 
     /// Returns what corrects the two files in place of the pairing `command`, if that is refused.
     /// The peer's home is `home`.
-    fn planned(&self, home: &Path, command: &CommandLine, tls: bool) -> Option<Help> {
+    fn planned(&self, home: &Path, command: &CommandLine, tls: bool) -> Option<Vec<Help>> {
         let settings = self.settings;
         let members = [
             Member::new(ModuleType::new(&self.kind).ok()?, home.join(FILE)),
@@ -379,13 +375,16 @@ impl Remedy<'_> {
             Kind::OtherKey(free) => {
                 let with_key = command.clone().option("key-name", free);
                 let words = "if it is the same module with another key:";
-                Some(Help::new(words, with_key))
+                let with_both = Help::new(words, with_key);
+                let replace = refused.commands.iter();
+                let lost = replace.map(|command| Help::new("if the first key is lost:", command));
+                Some(iter::once(with_both).chain(lost).collect())
             }
             Kind::OtherOwner { path, found } => {
                 let other = members.iter().find(|member| member.path != *path)?;
                 let file = other.path.display();
                 let line = format!("{OWN_NAME}={found}");
-                Some(Help::new(format!("write into {file}:"), line))
+                Some(vec![Help::new(format!("write into {file}:"), line)])
             }
             _ => None,
         }
@@ -397,14 +396,32 @@ impl Remedy<'_> {
     pub(super) fn rotate(&self, is_own: bool) -> Vec<Help> {
         let own = &self.settings.home.file;
         let Other::Here(home) = &self.other else {
-            let side = if is_own { "here" } else { "there" };
-            let first = vec![format!("remove the line `{OWN_KEY}` {side}, then:").into()];
-            return [first, self.exchange(false, true)].concat();
+            return self.replace_over_two(is_own);
         };
         let peer = &home.join(FILE);
         let (file, other) = if is_own { (own, peer) } else { (peer, own) };
         let run = CommandLine::new("countersign rotate run").option("home", file);
         vec![run.option("peer-file", other).flag("now").into()]
+    }
+
+    /// Says how one of the two gets a new key if they are on two machines.
+    fn replace_over_two(&self, is_own: bool) -> Vec<Help> {
+        let (own, file) = (&self.settings.own.module, &self.settings.home.file);
+        let accept = CommandLine::new("countersign pair accept");
+        if is_own {
+            let replace = replacing(file, &[]).into_file(OFFER);
+            let there = on_its_host(accept.named(&self.kind, FILE).option("block", OFFER));
+            return vec![
+                replace.into(),
+                there.after(format!("copy `{OFFER}` there;")),
+            ];
+        }
+        let there = on_its_host(replacing(Path::new("."), &[]).into_file(REPLY));
+        let here = accept.named(own, file).option("block", REPLY);
+        vec![
+            there,
+            Help::new(format!("copy `{REPLY}` here, then:"), here),
+        ]
     }
 }
 

@@ -12,8 +12,8 @@ use crate::admin::handover::{HandOver, Introduction, Purpose};
 use crate::admin::setting::{Setting, as_a_module_reads, new_key, own_key, private_key};
 use crate::admin::source::is_main;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::TlsEnd;
 use crate::config::names::{DEPLOYMENTS, OWN_KEY, OWN_NAME, PINS};
+use crate::config::{TlsEnd, replacing};
 use crate::diagnostic::{CommandLine, Findings};
 use crate::identity::{DeploymentName, Environment, NameError};
 use crate::jose::{Fingerprint, KeyId, KeyMaterial, SigningKey, VerifyingKey};
@@ -57,8 +57,8 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Reads the file of `member`, if it exists.
-    pub(super) fn read(member: &'a Member) -> Result<Self, Refused> {
+    /// Reads the file of `member`, which is paired with `peers`, if it exists.
+    pub(super) fn read(member: &'a Member, peers: &[&Member]) -> Result<Self, Refused> {
         is_main(&member.path)?;
         let text = FileText::read_if_there(&member.path)?;
         let trusts = Trusts::of(as_a_module_reads(&member.path, text.as_ref())?, &[]);
@@ -75,7 +75,8 @@ impl<'a> View<'a> {
             trusts,
             key: None,
         };
-        view.key = view.own_key()?;
+        let key = view.own_key();
+        view.key = key.map_err(|refused| view.without_key(refused, peers))?;
         Ok(view)
     }
 
@@ -365,7 +366,8 @@ impl<'a> View<'a> {
         let cannot = format!("cannot use the module's own key in `{path}`");
         if value.contains("${") {
             let why = "it is a placeholder, which only the module resolves";
-            return Err(Refused::new(Kind::Unreadable, format!("{cannot}: {why}")));
+            let refused = Refused::new(Kind::Unreadable, format!("{cannot}: {why}"));
+            return Err(refused.with_help("write the key itself there"));
         }
         let read = KeyMaterial::read(value.as_bytes());
         let (material, format) = read.map_err(Refused::caused(Kind::Unreadable, &*cannot))?;
@@ -374,6 +376,22 @@ impl<'a> View<'a> {
             return Err(Refused::new(Kind::Unreadable, format!("{cannot}: {why}")));
         }
         private_key(material, &cannot).map(Some)
+    }
+
+    /// Adds to `refused` how the module, whose key is broken, gets another.
+    fn without_key(&self, refused: Refused, peers: &[&Member]) -> Refused {
+        if refused.help.is_some() {
+            return refused;
+        }
+        if self.trusts.keys.is_empty() {
+            return refused.with_help(format!(
+                "remove the line `{OWN_KEY}`, and run this command again: it makes a key"
+            ));
+        }
+        let files: Vec<_> = peers.iter().map(|peer| &*peer.path).collect();
+        refused
+            .with_help("put the key back from a copy or, if it is lost, replace it:")
+            .with_commands([replacing(&self.member.path, &files)])
     }
 }
 

@@ -407,8 +407,18 @@ pub fn no_key(
     let mut others = inactive.iter();
     let hidden = others.find(|(_, placed)| placed.name() == own);
     let help = match hidden.and_then(|(at, _)| view.value(*at)) {
-        Some(at) => &*format!("{} has one, in a document that is not active", at.origin()),
-        None => "`countersign pair` makes a key and writes it",
+        Some(at) => format!("{} has one, in a document that is not active", at.origin()),
+        None if ours
+            .iter()
+            .any(|(_, placed)| placed.name().starts_with(DEPLOYMENTS)) =>
+        {
+            let replace = keys::replacing(view.document.path(), &[]);
+            format!(
+                "`countersign pair` makes the first key and writes it; one that is lost is \
+                 replaced: {replace}"
+            )
+        }
+        None => "`countersign pair` makes a key and writes it".to_owned(),
     };
     let found = view.about_file(0, Code::Cs0301, message).with_key(own);
     found

@@ -2,6 +2,7 @@
 //! how far its change is; and the trusted ones: how `fingerprint`, `content` and `is-revoked` fit.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
@@ -19,7 +20,7 @@ use crate::trust::TrustedKey;
 
 pub const OWN_KEY: &str = "ataccama.authentication.internal.jwt.generator.key";
 
-const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or remove this line and let `countersign pair` make a key";
+const COPY: &str = "copy the whole \"Public and Private Keypair\" again, or, if the module was not paired yet, remove this line and let `countersign pair` make a key";
 pub const IMPORT: &str = "save the key as a file, remove this line, and pass that file to `countersign pair` with `--key`, which writes the setting";
 const MAKE: &str = "remove this line and let `countersign pair` make a key";
 pub const ONE_LINE: &str = "write the key on one line and without blanks";
@@ -33,6 +34,15 @@ pub fn discard(at: &Sourced) -> String {
     };
     let abort = CommandLine::new("countersign rotate abort").option("home", &**path);
     format!("discard it and start again: {}", abort.flag("one-side"))
+}
+
+/// Returns the command that gives the module of the file `own` a new key in place of a lost one;
+/// `peers` are the files that trust it, if any is here.
+pub fn replacing(own: &Path, peers: &[&Path]) -> CommandLine {
+    let replace = CommandLine::new("countersign rotate replace").option("home", own);
+    let all = peers.iter();
+    let command = all.fold(replace, |command, peer| command.option("peer-file", peer));
+    command.flag_if(peers.is_empty(), "one-side")
 }
 
 /// Why a text is not a private key that can be used: the code, what is wrong, and the fix.
@@ -60,8 +70,12 @@ pub fn private(reader: &mut Reader<'_>, name: &str) -> Option<OwnKey> {
         Ok((KeyMaterial::Public(..), _)) => unusable("`d` is missing"),
         Err(fault) => fault,
     };
-    let fix = match name {
-        OWN_KEY => help.to_owned(),
+    let fix = match (name, at.origin()) {
+        (OWN_KEY, Origin::File { path, .. }) if code == Code::Cs0204 => {
+            let replace = replacing(path, &[]);
+            format!("{help}; if its peers trust a key that is lost, replace it: {replace}")
+        }
+        (OWN_KEY, _) => help.to_owned(),
         _ => discard(&at),
     };
     reader.report(code, &at, format!("`{name}` {what}"), fix);
