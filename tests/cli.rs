@@ -67,6 +67,9 @@ mod pem_pipes;
 #[cfg(unix)]
 #[path = "cli/printed.rs"]
 mod printed;
+#[cfg(unix)]
+#[path = "cli/prune.rs"]
+mod prune;
 #[path = "cli/readme.rs"]
 mod readme;
 #[path = "cli/reload.rs"]

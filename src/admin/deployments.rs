@@ -1,5 +1,7 @@
 //! The deployments that one file trusts: as they are written, added from a public key, and removed.
 
+pub mod prune;
+
 use std::path::Path;
 
 use super::change::{ADDED, Change, ChangeKind, EditedFile};
@@ -227,7 +229,9 @@ impl Trusts {
         let known = self.keys.iter().filter(|key| key.deployment == written);
         let names: Vec<_> = known.map(|key| &key.name).collect();
         let free = free_key_name(|name| names.iter().any(|known| same(known, name)));
-        let (path, name) = (self.file.document().path().display(), peer.name);
+        let (file, name) = (self.file.document().path(), peer.name);
+        let path = file.display();
+        let (place, replace) = new_key(peer.file, file);
         let (message, help) = match peer.key_name {
             Some(key) if names.iter().any(|known| same(known, key)) => (
                 format!("`{path}` already has a different key called `{key}` for `{name}`"),
@@ -242,16 +246,13 @@ impl Trusts {
                 format!(
                     "if it is a different module, give it a different name; if it is the same \
                      module with a second key, use `--key-name {free}`; if it has lost the first \
-                     one, replace that{}",
-                    where_it_is(peer.file)
+                     one, replace that{place}"
                 ),
             ),
         };
-        let path = self.file.document().path();
-        let replace = peer.key_name.is_none().then(|| new_key(peer.file, path));
         Err(Refused::new(Kind::OtherKey(free), message)
             .with_help(help)
-            .with_commands(replace))
+            .with_commands(peer.key_name.is_none().then_some(replace)))
     }
 
     /// Returns the settings that give the deployment `written` the roles that it does not have.
@@ -292,36 +293,28 @@ pub(super) fn revoked(
     own: Option<&Path>,
 ) -> Refused {
     let message = format!("`{}` has revoked the key of `{name}`", path.display());
-    let rotate = match own {
-        Some(own) => {
-            let run = CommandLine::new("countersign rotate run").option("home", own);
-            run.option("peer-file", path).flag("now")
-        }
-        None => new_key(None, path),
-    };
-    let how = where_it_is(own);
+    let (place, replace) = new_key(own, path);
+    let rotate = own.map(|own| {
+        let run = CommandLine::new("countersign rotate run").option("home", own);
+        run.option("peer-file", path).flag("now")
+    });
     let undo = CommandLine::new("countersign revoke --undo").option("home", path);
     Refused::new(Kind::Taken, message)
         .with_help(format!(
-            "give its module a new key{how} or, only if the key was revoked by mistake, undo that:"
+            "give its module a new key{place} or, only if the key was revoked by mistake, undo that:"
         ))
-        .with_commands([rotate, undo.option("fingerprint", key.to_string())])
+        .with_commands([rotate.unwrap_or(replace), undo.option("fingerprint", key.to_string())])
 }
 
 /// Returns the command that replaces the key of the module with the file `own`, which the one at
-/// `path` trusts; without it, the command is for the module's home folder.
-fn new_key(own: Option<&Path>, path: &Path) -> CommandLine {
+/// `path` trusts, and where it is typed.
+fn new_key(own: Option<&Path>, path: &Path) -> (&'static str, CommandLine) {
     match own {
-        Some(own) => replacing(own, &[path]),
-        None => replacing(Path::new("."), &[]),
-    }
-}
-
-/// Says where that command is typed.
-fn where_it_is(own: Option<&Path>) -> &'static str {
-    match own {
-        Some(_) => ":",
-        None => ", on its host and in its home folder:",
+        Some(own) => (":", replacing(own, &[path])),
+        None => (
+            ", on its host and in its home folder:",
+            replacing(Path::new("."), &[]),
+        ),
     }
 }
 

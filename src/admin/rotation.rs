@@ -26,7 +26,7 @@ use super::source::{SettingsFile, findings_of};
 use super::write::place_of;
 use crate::clock::to_rfc3339;
 use crate::config::names::{ACTIVATED_AT, NEXT_KEY, OWN_KEY, PREVIOUS};
-use crate::config::{self, RotationSettings, replacing};
+use crate::config::{self, Home, RotationSettings, replacing};
 use crate::diagnostic::{Findings, Severity};
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
@@ -153,8 +153,17 @@ impl Rotation {
 
     /// Returns `true` if a peer has revoked `key`.
     fn is_revoked(&self, key: Fingerprint) -> bool {
-        let mut at_peers = self.peers.iter().filter_map(|peer| self.found(peer, key));
-        at_peers.any(|key| key.revoked)
+        let mut peers = self.peers.iter();
+        peers.any(|peer| self.has_revoked(peer, key))
+    }
+
+    /// Returns `true` if `peer` has revoked `key`, which its file may no longer have.
+    fn has_revoked(&self, peer: &SettingsFile, key: Fingerprint) -> bool {
+        let found = self.found(peer, key).map(|found| found.revoked);
+        found.unwrap_or_else(|| {
+            let remembered = Home::new(&peer.path).remembered();
+            remembered.is_ok_and(|keys| keys.has(key))
+        })
     }
 
     /// Returns what another machine needs to trust the next key; `None` if there is no next key.
@@ -373,7 +382,7 @@ impl Rotation {
         })?;
         let name = deployment.name.as_str();
         Ok(match (step, self.found(peer, next.fingerprint())) {
-            (Step::Prepare, Some(key)) if key.revoked => {
+            (Step::Prepare, _) if self.has_revoked(peer, next.fingerprint()) => {
                 let key = next.fingerprint();
                 let message = format!("`{path}` has revoked the next key `{key}`");
                 return Err(Refused::new(Kind::OutOfTurn(Step::Abort), message));

@@ -10,6 +10,7 @@ use super::change::{How, changes, files_in_json};
 use super::input::{self, ModuleArgument};
 use super::key::note_kid;
 use super::output::{Answer, Console, counted, example, table};
+use crate::admin::deployments::prune::Pruning;
 use crate::admin::deployments::{self, Peer, Removed};
 use crate::admin::{Change, Kind, Refused, SettingsFile};
 use crate::diagnostic::{CommandLine, Severity};
@@ -30,6 +31,16 @@ pub(super) enum Command {
     /// Show one trusted module
     #[command(after_help = example("deployment show --home dpm dpe-dev"))]
     Show(One),
+    /// Remove keys that are revoked, once the module's home remembers them
+    ///
+    /// A copy of an old file cannot bring them back then. Each deployment keeps its last key.
+    #[command(after_help = example("deployment prune --home dpm --yes"))]
+    Prune {
+        #[command(flatten)]
+        of: ModuleArgument,
+        #[command(flatten)]
+        how: How,
+    },
     /// Stop trusting a module
     ///
     /// To revoke a single key: `countersign revoke`.
@@ -85,6 +96,7 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         Command::Add(arguments) => add(arguments, console),
         Command::List(of) => list(&read(of)?, console),
         Command::Show(one) => show(&read(&one.of)?, &one.name, console),
+        Command::Prune { of, how } => prune(&read(of)?, how, console),
         Command::Remove { one, how } => remove(&read(&one.of)?, &one.name, how, console),
     }
 }
@@ -142,6 +154,33 @@ fn remove(file: &SettingsFile, name: &DeploymentName, how: &How, console: &Conso
         }
         Err(error) => Err(error),
     }
+}
+
+fn prune(file: &SettingsFile, how: &How, console: &Console) -> Answer {
+    warn_of_errors(file, console);
+    let pruning = Pruning::plan(file)?;
+    let change = &pruning.change;
+    let mut text = String::new();
+    for (what, keys) in [("removed", &pruning.removed), ("kept", &pruning.kept)] {
+        for key in keys {
+            let last = if what == "kept" { "  its last key" } else { "" };
+            let (name, of, fingerprint) = (&key.name, &key.deployment, &key.fingerprint);
+            let _ = writeln!(text, "{what:<8} `{name}` of {of}: {fingerprint}{last}");
+        }
+    }
+    text += &changes(&change.files);
+    how.confirm(change, &text, console)?;
+    if !how.dry_run {
+        pruning.carry_out()?;
+    }
+    text += how.ending(change);
+    let report = json!({
+        "written": how.writes(change),
+        "keys": pruning.removed,
+        "kept": pruning.kept,
+        "files": files_in_json(&change.files),
+    });
+    console.reply(text.trim_start_matches('\n'), &report)
 }
 
 /// Says what stops working.

@@ -311,7 +311,7 @@ fn revoked_key_stays_revoked() {
     );
     let advice = [
         "give its module a new key, on its host and in its home folder",
-        "countersign rotate replace --file . --one-side",
+        "countersign rotate replace --home . --one-side",
         "--undo",
     ];
     let [new, command, undo] = advice.map(|text| run.stderr.find(text).unwrap());

@@ -761,7 +761,7 @@ fn engine_of_a_removed_deployment_is_ready_after_the_command_that_doctor_prints(
 }
 
 /// Every kind of command that the code prints, and the test that types it.
-const TYPED: [(&str, &str); 26] = [
+const TYPED: [(&str, &str); 27] = [
     (
         "chmod 600",
         "file_that_others_may_write_is_closed_by_the_command_that_the_start_prints",
@@ -781,6 +781,10 @@ const TYPED: [(&str, &str); 26] = [
     (
         "countersign deployment list",
         "unknown_engine_is_registered_by_the_commands_to_which_its_log_leads",
+    ),
+    (
+        "countersign deployment prune",
+        "each_step_of_a_rotation_prints_the_next_with_the_options_that_were_given",
     ),
     (
         "countersign deployment remove",

@@ -140,6 +140,10 @@ fn each_step_of_a_rotation_prints_the_next_with_the_options_that_were_given() {
     }
 
     odd.is_consistent();
+    odd.typed(&run, "countersign deployment prune ", "--yes")
+        .exits(0);
+    assert!(!odd.folder.read(&odd.dpm).contains("is-revoked=true"));
+    odd.is_consistent();
 }
 
 #[test]
@@ -553,7 +557,7 @@ fn every_command_that_a_reason_names_can_be_run() {
         ("token explain", "token explain --home dpm".to_owned(), 0),
         (
             "rotate replace",
-            "rotate replace --file dpe --peer-file dpm --yes".to_owned(),
+            "rotate replace --home dpe --peer-file dpm --yes".to_owned(),
             0,
         ),
     ];

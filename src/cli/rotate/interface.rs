@@ -2,6 +2,7 @@
 //! words and in JSON.
 
 use std::fmt::Write as _;
+use std::iter;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::replace;
+use crate::admin::home_of;
 use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::{Phase, Plan, Rotation, Step};
 use crate::cli::change::{How, changes, files_in_json};
@@ -216,7 +218,25 @@ pub(super) fn step(plan: &Plan, after: &Rotation, arguments: &StepArguments) -> 
     } else if arguments.how.dry_run {
         return text + arguments.how.ending(&plan.change);
     }
-    text + &next(after, next_command(after, |step| arguments.command(step)))
+    let open = next_command(after, |step| arguments.command(step));
+    if plan.step == Step::Finish && open.is_none() {
+        text += &prunings(after);
+    }
+    text + &next(after, open)
+}
+
+/// Writes the commands that remove the old keys, which are revoked, from the peers' files.
+fn prunings(after: &Rotation) -> String {
+    let peers = after.peers.iter().filter(|peer| {
+        let mut keys = after.deployment(peer).into_iter().flat_map(|of| &of.keys);
+        keys.any(|key| key.revoked)
+    });
+    let heads = iter::once("\nnext").chain(iter::repeat("    "));
+    let lines = peers.zip(heads).map(|(peer, head)| {
+        let prune = CommandLine::new("countersign deployment prune");
+        format!("{head}    {}\n", prune.option("home", home_of(&peer.path)))
+    });
+    lines.collect()
 }
 
 /// Writes the module's keys.
