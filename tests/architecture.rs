@@ -31,7 +31,7 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 6534),
     ("admission", 408),
-    ("cli", 4234),
+    ("cli", 4229),
     ("clock", 86),
     ("config", 6564),
     ("diagnostic", 593),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 35903;
+const TOTAL: usize = 35898;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -3,6 +3,7 @@
 mod interface;
 mod replace;
 mod tls;
+mod wait;
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,16 +11,14 @@ use std::time::Duration;
 use super::change::{BY_SIGNAL, inactive};
 use super::output::{Answer, Console, Exit, Format, Kind, Refused};
 use super::runtime::{Patience, runtime};
-use crate::admin::Change;
-use crate::admin::greeting::{Doubt, Found};
 use crate::admin::rotation::live::{self, Asking, Holdout};
 use crate::admin::rotation::{Plan, Rotation, Step};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
 use crate::jose::Fingerprint;
 pub(super) use interface::Command;
 use interface::{FileArguments, StepArguments, left};
+use wait::{PAUSES, accepted, carry_out};
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     match command {
@@ -203,10 +202,6 @@ fn still_trusting(step: Step, rotation: &Rotation, files: &FileArguments, consol
     console.say("It is done where `revoke` says `active` and `deployment show` says `revoked`.");
 }
 
-/// Between two questions: at first, and at most. Each may be a refusal in a log: it asks no more
-/// often than it takes to see a reload.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-
 /// Asks the peers, running modules and the clock whether `step` may be taken.
 ///
 /// Where it `waits`, it asks until it may: running modules no longer than the time-out.
@@ -246,7 +241,12 @@ async fn may_take(
         if waits {
             tokio::time::sleep(rotation.follows_in(SystemClock.now())).await;
         }
-        signs_with_the_new_key(rotation, &kind, &mut patience).await?;
+        let still = (
+            "signs with its old key",
+            "wait for its reload, or see its log for `configReloadFailed`; it does not follow the \
+             file if a variable overrides `generator.key`: start it without that variable",
+        );
+        wait::own_follows(rotation, &kind, &mut patience, still).await?;
     }
     while let Some(left) = left(rotation) {
         let seconds = left.as_secs();
@@ -256,85 +256,6 @@ async fn may_take(
         tokio::time::sleep(left).await;
     }
     Ok(())
-}
-
-/// Waits until every peer accepts the next key; it says how each is known to, unless it is one
-/// of the steps that are `all` taken.
-async fn accepted(
-    rotation: &Rotation,
-    asking: &Asking,
-    (arguments, all): (&StepArguments, bool),
-    console: &Console,
-) -> Result<(), Refused> {
-    let kind = arguments.files.kind(rotation);
-    let time = if arguments.how.dry_run {
-        Duration::ZERO
-    } else {
-        arguments.timeout
-    };
-    let mut patience = Patience::new(time, PAUSES.0, PAUSES.1);
-    loop {
-        let mut evidence = live::evidence(rotation, &kind, asking).await;
-        // What no time changes comes first.
-        evidence.sort_by_key(|one| one.may_follow);
-        let mut open = evidence.iter().filter(|one| one.verdict.is_err());
-        if let Some(first) = open.next() {
-            let (name, left) = (&first.deployment, patience.left().as_secs());
-            let more = match open.count() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            console.progress(&format!(
-                "waiting up to {left} s for {name}{more} to accept the new key"
-            ));
-            let goes_on = first.may_follow && patience.again().await;
-            console.progress("");
-            if goes_on {
-                continue;
-            }
-        }
-        for one in evidence {
-            let how = one.verdict.map_err(|error| arguments.redirected(error))?;
-            if !all {
-                console.say(&format!("{}: {how}", one.deployment));
-            }
-        }
-        return Ok(());
-    }
-}
-
-/// Waits until the running module signs with its new key.
-async fn signs_with_the_new_key(
-    rotation: &Rotation,
-    kind: &ModuleKind,
-    patience: &mut Patience,
-) -> Result<(), Refused> {
-    while let Err(Doubt {
-        found: Found::Refused | Found::Tls,
-        why,
-        ..
-    }) = live::own_in_force(rotation, kind).await
-    {
-        if !patience.again().await {
-            let message = format!("the running module still signs with its old key: {why}");
-            return Err(Refused::new(Kind::Conflict, message).with_help(
-                "wait for its reload, or see its log for `configReloadFailed`; it does not follow \
-                 the file if a variable overrides `generator.key`: start it without that variable",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Carries `change` out once no other process writes there.
-async fn carry_out(change: &Change, timeout: Duration) -> Result<(), Refused> {
-    let mut patience = Patience::new(timeout, PAUSES.0, PAUSES.0);
-    loop {
-        match change.carry_out() {
-            Err(error) if matches!(error.kind(), Kind::Busy) && patience.again().await => {}
-            done => return done,
-        }
-    }
 }
 
 /// Returns the command that revokes `key` in `file` and waits for the running module.

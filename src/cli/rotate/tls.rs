@@ -3,13 +3,12 @@
 use serde_json::json;
 
 use super::interface::StepArguments;
-use super::{PAUSES, carry_out, may_take};
-use crate::admin::greeting::{Doubt, Found};
-use crate::admin::rotation::live::{self, Asking};
+use super::wait::{self, PAUSES, carry_out};
+use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::tls::{TlsPlan, TlsStep};
-use crate::admin::rotation::{RELOAD, Rotation, Step};
+use crate::admin::rotation::{RELOAD, Rotation};
 use crate::cli::change::{changes, files_in_json};
-use crate::cli::output::{Answer, Console, Exit, Kind, Refused, add};
+use crate::cli::output::{Answer, Console, Exit, Refused, add};
 use crate::cli::runtime::{Patience, runtime};
 
 pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
@@ -78,37 +77,19 @@ async fn take(
             if follows {
                 tokio::time::sleep(RELOAD).await;
             }
-            may_take(
-                Step::Activate,
-                rotation,
-                &asking,
-                (arguments, true),
-                console,
-            )
-            .await?;
+            wait::accepted(rotation, &asking, (arguments, true), console).await?;
         }
         TlsStep::Unpin if asking.offline => {}
-        TlsStep::Unpin => uses_the_new_one(rotation, arguments).await?,
+        TlsStep::Unpin => {
+            let kind = arguments.files.kind(rotation);
+            let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.1);
+            let still = (
+                "uses its old certificate",
+                "see its log for `configReloadFailed`, then run this again",
+            );
+            wait::own_follows(rotation, &kind, &mut patience, still).await?;
+        }
     }
     carry_out(&plan.change, arguments.timeout).await?;
     plan.clean()
-}
-
-/// Waits until the running module uses the certificate in its files.
-async fn uses_the_new_one(rotation: &Rotation, arguments: &StepArguments) -> Result<(), Refused> {
-    let kind = arguments.files.kind(rotation);
-    let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.1);
-    while let Err(Doubt {
-        found: Found::Refused | Found::Tls,
-        why,
-        ..
-    }) = live::own_in_force(rotation, &kind).await
-    {
-        if !patience.again().await {
-            let message = format!("the running module does not use its new certificate yet: {why}");
-            return Err(Refused::new(Kind::Conflict, message)
-                .with_help("see its log for `configReloadFailed`, then run this again"));
-        }
-    }
-    Ok(())
 }
