@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::super::examples::shell;
 use super::super::free_port::free_port;
 use super::super::modules::{ANY_PORT, Running, paired};
 use super::super::support::{Folder, Run};
@@ -213,6 +214,47 @@ fn peer_whose_every_key_is_revoked_here_is_fixed_by_the_rotation_that_is_printed
     // For the DPM, which may not have looked meanwhile, it may have been READY all along.
     dpe.until("Engine registered");
     folder.run("doctor --home dpe").exits(0);
+}
+
+/// Returns the command of `failure` that begins as `start`.
+#[track_caller]
+fn printed(failure: &str, start: &str) -> String {
+    let (_, rest) = failure.split_once(start).unwrap();
+    let rest = rest.split(['"', '`', '\n', ';']).next().unwrap();
+    format!("{start}{rest}")
+}
+
+#[test]
+fn revoked_key_is_replaced_over_two_machines_by_the_commands_that_are_printed() {
+    for is_own in [true, false] {
+        let (here, there) = (with_ports(), Folder::new());
+        let file = "etc/application.properties";
+        there.write(file, here.read(DPM));
+        std::fs::remove_dir_all(here.path("dpm")).unwrap();
+        let (revoking, at) = if is_own { (&there, file) } else { (&here, DPE) };
+        replace(revoking, at, "is-revoked=false", "is-revoked=true");
+        let mut dpm = Running::start(&there, "dpm run --home .");
+        dpm.until(" startup ");
+
+        let side = if is_own { "peer" } else { "here" };
+        let failure = fails(here.run("doctor --home dpe -o json"), "token", side, 4);
+
+        let replaces = printed(&failure, "countersign rotate replace ");
+        let accepts = printed(&failure, "countersign pair accept ");
+        let (first, second) = if is_own {
+            (&here, &there)
+        } else {
+            (&there, &here)
+        };
+        let run = shell(first, &replaces.replace(" > ", " --yes > ")).exits(0);
+        let (_, block) = replaces.split_once(" > ").unwrap();
+        second.write(block, first.read(block));
+        let words = run.stderr.lines().find_map(|l| l.strip_prefix("words   "));
+        let words = words.unwrap();
+        shell(second, &format!("{accepts} --words '{words}' --yes")).exits(0);
+        here.write(DPM, there.read(file));
+        here.run(&format!("check {DPM} {DPE}")).exits(0);
+    }
 }
 
 #[test]

@@ -247,6 +247,21 @@ fn module_is_found_by_its_name_and_a_doubt_is_refused() {
 }
 
 #[test]
+fn both_keys_that_are_lost_are_replaced_one_after_the_other() {
+    let folder = paired();
+    set_own_key(&folder, None);
+    let text = folder.read(DPM);
+    let lines = text.lines().filter(|line| !line.contains("generator.key="));
+    folder.write(DPM, lines.collect::<Vec<_>>().join("\n") + "\n");
+
+    folder.run(&format!("{REPLACE} --yes")).exits(0);
+    let registry = "rotate replace --file dpm --peer-file dpe";
+    folder.run(&format!("{registry} --yes")).exits(0);
+
+    folder.run(&format!("check {DPM} {DPE}")).exits(0);
+}
+
+#[test]
 fn key_of_a_module_without_a_name_shows_what_its_peers_call_it() {
     let folder = paired();
     let name = "countersign.deployment.name=dpe-dev\n";

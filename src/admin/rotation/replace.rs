@@ -13,6 +13,7 @@ use crate::admin::revocation::{self, RevokedFile, Which};
 use crate::admin::setting::{Setting, new_key, own_key};
 use crate::admin::source::SettingsFile;
 use crate::config::names::{ACTIVATED_AT, NEXT_KEY, OWN_KEY, PREVIOUS};
+use crate::diagnostic::Severity;
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{KeyId, VerifyingKey};
 use crate::storage::revoked_keys::Standing;
@@ -73,8 +74,8 @@ impl Replacement {
             revoked.push(revocation);
             known.push(deployment);
         }
-        let left_out = rotation.left_out().cloned().collect::<Vec<_>>();
-        if let Some(name) = left_out.first().filter(|_| !request.one_side) {
+        let unnamed = left_out(&rotation);
+        if let Some(name) = unnamed.first().filter(|_| !request.one_side) {
             let message = format!("`{name}` trusts this module too, and its file is not named");
             return Err(Refused::new(Kind::Conflict, message).with_help(
                 "name its file with `--peer-file`; if that is on another machine, or the module is \
@@ -98,7 +99,7 @@ impl Replacement {
             key_id: key_id.clone(),
             key: key.verifying_key().clone(),
         };
-        let elsewhere = left_out.iter().filter_map(|name| {
+        let elsewhere = unnamed.iter().filter_map(|name| {
             let deployment = rotation.owner.find(name)?;
             Some((name.clone(), deployment.module.clone()))
         });
@@ -166,10 +167,23 @@ fn called<'a>(
     Err(Refused::new(Kind::Conflict, message).with_help(help))
 }
 
-/// Checks that a module accepts `file` with its new texts.
+/// Names the peers whose files are not named. One that has lost its own key is known by its name.
+fn left_out(rotation: &Rotation) -> Vec<DeploymentName> {
+    let here = rotation.peers.iter().filter_map(|peer| {
+        let (name, _) = peer.checked.options.name.as_ref()?;
+        Some(name.uniform())
+    });
+    let known: Vec<_> = here.collect();
+    let unknown = rotation.left_out();
+    let others = unknown.filter(|name| !known.contains(&name.uniform()));
+    others.cloned().collect()
+}
+
+/// Checks that a module accepts `file` with its new texts, once it has a key of its own.
 fn loads(file: &SettingsFile, edited: &[EditedFile]) -> Result<(), Refused> {
     let findings = Change::checked(edited.to_vec(), Vec::new())?.findings;
-    if findings.errors() > 0 {
+    let mut errors = findings.iter().filter(|f| f.severity == Severity::Error);
+    if errors.any(|found| found.key.as_deref() != Some(OWN_KEY)) {
         return Err(faulty(&file.path, findings));
     }
     Ok(())
