@@ -31,7 +31,7 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 6546),
     ("admission", 408),
-    ("cli", 4229),
+    ("cli", 4297),
     ("clock", 86),
     ("config", 6564),
     ("diagnostic", 593),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 35910;
+const TOTAL: usize = 35978;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -1,8 +1,10 @@
 //! What a command changes in files: shown, asked about, reported.
 
 use std::fmt::{Display, Write as _};
+use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::iter;
+use std::os::unix::fs::MetadataExt as _;
 
 use clap::Args;
 use serde::Serialize;
@@ -117,10 +119,16 @@ pub(super) fn warn_of(change: &Change, console: &Console) {
     for file in &change.files {
         let path = file.path.display();
         if let Some((before, after)) = file.mode_change() {
+            let who = fs::metadata(&file.path).map(|about| {
+                let owner = name_of(about.uid(), "/etc/passwd");
+                let group = name_of(about.gid(), "/etc/group");
+                format!(" (owner {owner}, group {group})")
+            });
             console.warn(&format!(
-                "permissions tightened from {before:04o} to {after:04o} for a private key: only the \
-                 owner and the group of `{path}` can read it then; if the module runs as another \
-                 user, give it to that one with `chown`"
+                "permissions tightened from {before:04o} to {after:04o} for a private key in `{path}`: \
+                 the service's user must be able to read it{}; if it is another one, give it the file \
+                 with `chown`",
+                who.unwrap_or_default()
             ));
         }
         for (variable, setting) in file.overridden() {
@@ -135,6 +143,17 @@ pub(super) fn warn_of(change: &Change, console: &Console) {
             ));
         }
     }
+}
+
+/// Returns the name that the system's list has for `id`, else `id` itself.
+fn name_of(id: u32, list: &str) -> String {
+    let text = fs::read_to_string(list).unwrap_or_default();
+    let mut entries = text.lines().map(|line| line.split(':'));
+    let found = entries.find_map(|mut entry| {
+        let name = entry.next()?;
+        (entry.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
+    });
+    found.unwrap_or_else(|| id.to_string())
 }
 
 /// Writes what would change, or changed, in each file.

@@ -1,5 +1,7 @@
 //! `countersign key`: make, convert and name keys.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -175,10 +177,14 @@ struct Encoded {
 
 impl Encoded {
     fn write(&self, path: &Path, force: bool, console: &Console) -> Answer {
+        let old = fs::metadata(path).map_or(0, |about| about.mode() & 0o777);
         write(path, &self.bytes, self.privacy, force)?;
         let what = match self.privacy {
-            Privacy::Public => "public",
-            Privacy::Owner | Privacy::Private => "private, mode 0600",
+            Privacy::Public => "public".to_owned(),
+            _ if old | 0o600 == 0o600 => "private, mode 0600".to_owned(),
+            _ => {
+                format!("private, mode 0600, tightened from {old:04o}: only its owner can read it")
+            }
         };
         console.say(&format!("wrote `{}` ({what})", path.display()));
         Ok(Exit::Done)

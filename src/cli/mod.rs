@@ -174,7 +174,7 @@ fn run() -> Exit {
         Command::Engines(command) => engines::run(&command, &console),
         Command::Doctor(arguments) => doctor::run(&arguments, &console),
         Command::Revoke(arguments) => revoke::run(&arguments, &console),
-        Command::Rotate(command) => rotate::run(&command, &console),
+        Command::Rotate(command) => rotate::run(command, &console),
         Command::Key(command) => key::run(&command, &console),
         Command::Jws(command) => token::run_jws(&command, &console),
         Command::Explain(arguments) => explain::run(&arguments, &console),

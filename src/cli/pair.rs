@@ -173,10 +173,12 @@ fn hand_over(arguments: &Arguments, console: &Console) -> Answer {
         let message = "with `--one-side`, name one module: the one whose file is here";
         return Err(Refused::new(Kind::Usage, message));
     };
-    let options = Options {
-        key_name: None,
-        ..arguments.common.options(arguments.tls)
-    };
+    let options = arguments.common.options(arguments.tls);
+    if options.key_name.is_some() {
+        let message = "`--key-name` names a peer's key, and with `--one-side` there is no peer";
+        return Err(Refused::new(Kind::Usage, message)
+            .with_help("give it to `pair accept`, which trusts the peer's key"));
+    }
     let how = &arguments.common.how;
     if member.address.is_none() && !how.yes && !how.dry_run {
         let question = format!(

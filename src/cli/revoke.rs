@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     watch: bool,
     /// How long `--watch` waits for all of them, in seconds; it asks each module at least once
-    #[arg(long, value_name = "SECONDS", default_value = TIMEOUT, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = TIMEOUT, value_parser = seconds, requires = "watch")]
     timeout: Duration,
     #[command(flatten)]
     how: How,

@@ -20,22 +20,22 @@ pub(super) use interface::Command;
 use interface::{FileArguments, StepArguments, left};
 use wait::{PAUSES, accepted, carry_out};
 
-pub(super) fn run(command: &Command, console: &Console) -> Answer {
+pub(super) fn run(command: Command, console: &Console) -> Answer {
     match command {
-        Command::Prepare(arguments) => step(Step::Prepare, arguments, console),
-        Command::Activate(arguments) => step(Step::Activate, arguments, console),
-        Command::Finish(arguments) => step(Step::Finish, arguments, console),
-        Command::Abort(arguments) => step(Step::Abort, arguments, console),
-        Command::Run(arguments) => all_steps(arguments, console),
-        Command::Replace(arguments) => replace::run(arguments, console),
-        Command::Tls(arguments) => tls::run(arguments, console),
+        Command::Prepare(arguments) => step(Step::Prepare, &arguments.into(), console),
+        Command::Activate(arguments) => step(Step::Activate, &arguments.into(), console),
+        Command::Finish(arguments) => step(Step::Finish, &arguments, console),
+        Command::Abort(arguments) => step(Step::Abort, &arguments.into(), console),
+        Command::Run(arguments) => all_steps(&arguments, console),
+        Command::Replace(arguments) => replace::run(&arguments, console),
+        Command::Tls(arguments) => tls::run(&arguments.into(), console),
         Command::Status(files) => {
             let rotation = files.read()?;
             if let Some(damage) = rotation.damage() {
                 console.findings(damage.iter());
             }
-            let report = interface::in_json(&rotation, files);
-            console.reply(interface::status(&rotation, files), &report)?;
+            let report = interface::in_json(&rotation, &files);
+            console.reply(interface::status(&rotation, &files), &report)?;
             Ok(Exit::Done)
         }
     }
@@ -131,7 +131,7 @@ fn all_steps(arguments: &StepArguments, console: &Console) -> Answer {
             Some(plan) => plan,
             None => arguments.plan(&rotation, step)?,
         };
-        match executor.block_on(carry_out(&plan.change, arguments.timeout)) {
+        match executor.block_on(carry_out(&plan.change, arguments.asked.timeout)) {
             // Another process may rotate the other side. One that takes this step ends this one.
             Err(error)
                 if matches!(error.kind(), Kind::Changed)
@@ -214,7 +214,7 @@ async fn may_take(
 ) -> Result<(), Refused> {
     let kind = arguments.files.kind(rotation);
     let time = if waits {
-        arguments.timeout
+        arguments.asked.timeout
     } else {
         Duration::ZERO
     };
@@ -273,7 +273,7 @@ async fn in_force(
     arguments: &StepArguments,
 ) -> Result<(), Refused> {
     let kind = arguments.files.kind(rotation);
-    let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.0);
+    let mut patience = Patience::new(arguments.asked.timeout, PAUSES.0, PAUSES.0);
     while let Some(holdout) = live::holdout(rotation, &kind, asking).await {
         let Holdout { why, key, file, .. } = &holdout;
         if !holdout.may_follow || !patience.again().await {

@@ -421,3 +421,21 @@ fn key_in_json_is_read_from_its_members_and_from_no_text_in_them() {
 
     assert_eq!(both.stdout, one.stdout);
 }
+
+#[test]
+fn a_file_that_a_key_closes_to_others_is_said_to_be_closed() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    for (before, is_said) in [(0o644, true), (0o640, true), (0o600, false), (0o400, false)] {
+        folder.write("k.jwk", "");
+        let mode = std::fs::Permissions::from_mode(before);
+        std::fs::set_permissions(folder.path("k.jwk"), mode).unwrap();
+
+        let run = folder.run("key gen --out k.jwk --force").exits(0);
+
+        assert_eq!(super::support::mode(&folder.path("k.jwk")), 0o600);
+        let said = format!("tightened from {before:04o}: only its owner can read it");
+        assert_eq!(run.stderr.contains(&said), is_said, "{run:?}");
+        std::fs::remove_file(folder.path("k.jwk")).unwrap();
+    }
+}

@@ -441,6 +441,13 @@ fn a_file_that_gets_a_private_key_is_closed_to_others_and_that_is_said() {
         "{}",
         run.stderr
     );
+    // Root's, where the tests run as root, and otherwise the user's own.
+    let named = std::process::Command::new("stat")
+        .args(["-c", "(owner %U, group %G)"])
+        .arg(folder.path(DPM))
+        .output();
+    let named = String::from_utf8(named.unwrap().stdout).unwrap();
+    assert!(run.stderr.contains(named.trim()), "{named}: {}", run.stderr);
 }
 
 #[test]

@@ -136,7 +136,12 @@ fn each_step_of_a_rotation_prints_the_next_with_the_options_that_were_given() {
         let start = format!("countersign rotate {step} ");
         let printed = printed(&run).join("\n");
         assert!(printed.contains(" --offline"), "{printed}");
-        run = odd.typed(&run, &start, "--now --yes").exits(0);
+        let more = if step == "finish" {
+            "--now --yes"
+        } else {
+            "--yes"
+        };
+        run = odd.typed(&run, &start, more).exits(0);
     }
 
     odd.is_consistent();
@@ -178,7 +183,7 @@ fn a_new_key_that_is_revoked_before_finish_is_replaced_by_the_command_that_is_pr
 
     let status = odd.rotate("status", &[]).exits(0);
     let finish = odd.rotate("finish", &["--offline", "--now", "--yes"]);
-    let abort = odd.rotate("abort", offline).exits(1);
+    let abort = odd.rotate("abort", &["--yes"]).exits(1);
 
     assert_eq!(odd.status()["phase"], "refused");
     let start = "countersign rotate prepare";
@@ -188,7 +193,12 @@ fn a_new_key_that_is_revoked_before_finish_is_replaced_by_the_command_that_is_pr
     let mut run = odd.typed(&finish.exits(1), start, "--yes").exits(0);
     for step in ["activate", "finish"] {
         let start = format!("countersign rotate {step} ");
-        run = odd.typed(&run, &start, "--now --yes").exits(0);
+        let more = if step == "finish" {
+            "--now --yes"
+        } else {
+            "--yes"
+        };
+        run = odd.typed(&run, &start, more).exits(0);
     }
     odd.is_consistent();
     let keys = odd.status()["peers"][0]["keys"].clone();
@@ -208,12 +218,12 @@ fn a_new_key_that_is_revoked_before_finish_is_replaced_by_the_command_that_is_pr
 #[test]
 fn run_goes_on_with_another_key_where_the_new_one_is_revoked_before_finish() {
     let odd = Odd::paired();
-    let offline = &["--offline", "--now", "--yes"];
+    let offline = &["--offline", "--yes"];
     odd.rotate("prepare", offline).exits(0);
     odd.rotate("activate", offline).exits(0);
     odd.revoke(&odd.status()["fingerprint"]);
 
-    odd.rotate("run", offline).exits(0);
+    odd.rotate("run", &["--offline", "--now", "--yes"]).exits(0);
 
     odd.is_consistent();
 }
@@ -222,7 +232,7 @@ fn run_goes_on_with_another_key_where_the_new_one_is_revoked_before_finish() {
 fn run_discards_a_next_key_that_a_peer_has_revoked_and_goes_on() {
     let odd = Odd::paired();
     let offline = &["--offline", "--now", "--yes"];
-    odd.rotate("prepare", offline).exits(0);
+    odd.rotate("prepare", &["--yes"]).exits(0);
     odd.revoke(&odd.status()["next_fingerprint"]);
 
     let run = odd.rotate("run", offline).exits(0);

@@ -224,3 +224,51 @@ fn an_error_is_one_json_object_where_json_is_asked_for() {
     let text = folder.run("check -o text --nonsense json").exits(2);
     assert!(text.stderr.starts_with("error: "), "{text:#?}");
 }
+
+#[test]
+fn an_option_that_does_not_apply_is_neither_listed_nor_accepted() {
+    let folder = Folder::new();
+    folder.run("pair dpm=dpm dpe=dpe").exits(0);
+    folder
+        .run("rotate prepare --home dpe --peer-file dpm")
+        .exits(2);
+    let rotate = "--home dpe --peer-file dpm --dry-run";
+    let about_modules = [
+        "--offline",
+        "--except dpm-dev",
+        "--peer-address dpm-dev=localhost:1",
+        "--timeout 1",
+    ];
+    let mut unfit: Vec<_> = ["prepare", "activate", "abort", "status"]
+        .map(|step| (format!("rotate {step}"), "--now".to_owned()))
+        .into();
+    for option in about_modules {
+        unfit.extend(["abort", "status"].map(|step| (format!("rotate {step}"), option.to_owned())));
+    }
+    unfit.extend(
+        ["--dry-run", "--yes"].map(|option| ("rotate status".to_owned(), option.to_owned())),
+    );
+    for (command, option) in unfit {
+        let name = option.split(' ').next().unwrap();
+        let help = folder.run(&format!("{command} --help")).exits(0).stdout;
+        assert!(
+            !help.contains(&format!("      {name}")),
+            "{command}: {help}"
+        );
+        let run = folder.run(&format!("{command} {rotate} {option}")).exits(2);
+        assert!(
+            run.stderr.starts_with("error: unexpected argument"),
+            "{run:?}"
+        );
+    }
+    let run = folder.run("rotate run --help").exits(0).stdout;
+    assert!(!run.contains("      --one-side"), "{run}");
+    for command in [
+        "rotate run --home dpe --one-side",
+        "revoke --home dpm --deployment dpe-dev --dry-run --timeout 1",
+        "pair --one-side dpm=other --key-name two",
+        "check dpm --yes",
+    ] {
+        folder.run(command).exits(2);
+    }
+}

@@ -27,15 +27,18 @@ use crate::trust::Deployment;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make the next key and let the peers trust it in addition to the current one
+    ///
+    /// It asks no running module: what it is given about them is for the next command, which it
+    /// prints.
     #[command(after_help = example("rotate prepare --home dpe --peer-file dpm --yes"))]
-    Prepare(StepArguments),
+    Prepare(Activation),
     /// Sign with the next key, once every peer is known to accept it
     ///
     /// A running peer is asked by a call that the new key signs, and must prove who it is; one that
     /// has not read its file yet is waited for, up to --timeout. If a peer does not run, its file
     /// must trust the key.
     #[command(after_help = example("rotate activate --home dpe --peer-file dpm --yes"))]
-    Activate(StepArguments),
+    Activate(Activation),
     /// Revoke the old key at the peers, once all of its tokens have expired
     ///
     /// Without --now it does not wait: if tokens may still be valid, it prints the seconds left and
@@ -44,7 +47,7 @@ pub(crate) enum Command {
     Finish(StepArguments),
     /// Discard the next key before it signs
     #[command(after_help = example("rotate abort --home dpe --peer-file dpm --yes"))]
-    Abort(StepArguments),
+    Abort(Plain),
     /// Show the progress, which file trusts which key, and the next command
     #[command(after_help = example("rotate status --home dpe --peer-file dpm"))]
     Status(FileArguments),
@@ -52,6 +55,7 @@ pub(crate) enum Command {
     ///
     /// It continues from what the files say, also after an interruption.
     #[command(after_help = example("rotate run --home dpe --peer-file dpm --now --yes"))]
+    #[command(mut_arg("one_side", |arg| arg.hide(true)))]
     Run(StepArguments),
     /// Replace a key that is lost, broken or leaked: the peers revoke it and all before it at once
     ///
@@ -62,11 +66,8 @@ pub(crate) enum Command {
     ///
     /// It makes a certificate, has the peers pin it too, uses it once they do, and then has them
     /// remove the old pin. It goes on where it was interrupted.
-    #[command(
-        after_help = example("rotate tls --home dpe --peer-file dpm --yes"),
-        mut_arg("now", |now| now.hide(true))
-    )]
-    Tls(StepArguments),
+    #[command(after_help = example("rotate tls --home dpe --peer-file dpm --yes"))]
+    Tls(Activation),
 }
 
 #[derive(Args, Debug)]
@@ -77,10 +78,27 @@ pub(crate) struct FileArguments {
     /// The home or the properties file of a module that trusts it; may be repeated
     #[arg(long, value_name = "DIR|FILE")]
     pub(super) peer_file: Vec<PathBuf>,
-    /// The peers' files are on other machines: `prepare` prints a block for `pair accept`; not for
-    /// `run`
+    /// The peers' files are on other machines: `prepare` prints a block for `pair accept`
     #[arg(long)]
     pub(super) one_side: bool,
+}
+
+/// The step that is for no running module.
+#[derive(Args, Debug)]
+pub(crate) struct Plain {
+    #[command(flatten)]
+    files: FileArguments,
+    #[command(flatten)]
+    how: How,
+}
+
+/// A step that revokes nothing.
+#[derive(Args, Debug)]
+pub(crate) struct Activation {
+    #[command(flatten)]
+    plain: Plain,
+    #[command(flatten)]
+    asked: Asked,
 }
 
 #[derive(Args, Debug)]
@@ -90,6 +108,38 @@ pub(crate) struct StepArguments {
     /// Revoke the old key at once: calls with its tokens are refused
     #[arg(long)]
     pub(super) now: bool,
+    #[command(flatten)]
+    pub(super) asked: Asked,
+    #[command(flatten)]
+    pub(super) how: How,
+}
+
+impl From<Plain> for StepArguments {
+    fn from(plain: Plain) -> Self {
+        let asked = Asked {
+            timeout: seconds(TIMEOUT).unwrap_or_default(),
+            ..Asked::default()
+        };
+        Activation { plain, asked }.into()
+    }
+}
+
+impl From<Activation> for StepArguments {
+    fn from(Activation { plain, asked }: Activation) -> Self {
+        let Plain { files, how } = plain;
+        let now = false;
+        Self {
+            files,
+            now,
+            asked,
+            how,
+        }
+    }
+}
+
+/// How running modules are asked.
+#[derive(Args, Debug, Default)]
+pub(super) struct Asked {
     /// Do not ask running modules; rely on the files
     #[arg(long)]
     pub(super) offline: bool,
@@ -104,8 +154,6 @@ pub(crate) struct StepArguments {
     /// each peer
     #[arg(long, value_name = "SECONDS", default_value = TIMEOUT, value_parser = seconds)]
     pub(super) timeout: Duration,
-    #[command(flatten)]
-    pub(super) how: How,
 }
 
 fn address(text: &str) -> Result<(DeploymentName, Target), String> {
@@ -142,14 +190,19 @@ impl FileArguments {
 impl StepArguments {
     /// Returns the command of `step`, another one, with the options that were given to this one.
     pub(super) fn command(&self, step: &str) -> CommandLine {
-        let mut command = self.files.command(step).flag_if(self.offline, "offline");
-        for (name, address) in &self.peer_address {
+        let mut command = self.files.command(step);
+        if step == Step::Abort.as_str() {
+            return command;
+        }
+        let asked = &self.asked;
+        command = command.flag_if(asked.offline, "offline");
+        for (name, address) in &asked.peer_address {
             command = command.option("peer-address", format!("{name}={address}"));
         }
-        for name in &self.except {
+        for name in &asked.except {
             command = command.option("except", name.as_str());
         }
-        let timeout = self.timeout.as_secs().to_string();
+        let timeout = asked.timeout.as_secs().to_string();
         if timeout == TIMEOUT {
             return command;
         }
@@ -182,9 +235,9 @@ impl StepArguments {
     /// Returns how running modules are asked. Options must name peers, in whatever spelling.
     pub(super) fn asking(&self, rotation: &Rotation) -> Result<Asking, Refused> {
         let mut asking = Asking {
-            addresses: self.peer_address.clone(),
-            except: self.except.clone(),
-            offline: self.offline,
+            addresses: self.asked.peer_address.clone(),
+            except: self.asked.except.clone(),
+            offline: self.asked.offline,
             ..Asking::default()
         };
         let addresses = asking.addresses.iter_mut().map(|(name, _)| name);

@@ -82,7 +82,7 @@ async fn take(
         TlsStep::Unpin if asking.offline => {}
         TlsStep::Unpin => {
             let kind = arguments.files.kind(rotation);
-            let mut patience = Patience::new(arguments.timeout, PAUSES.0, PAUSES.1);
+            let mut patience = Patience::new(arguments.asked.timeout, PAUSES.0, PAUSES.1);
             let still = (
                 "uses its old certificate",
                 "see its log for `configReloadFailed`, then run this again",
@@ -90,6 +90,6 @@ async fn take(
             wait::own_follows(rotation, &kind, &mut patience, still).await?;
         }
     }
-    carry_out(&plan.change, arguments.timeout).await?;
+    carry_out(&plan.change, arguments.asked.timeout).await?;
     plan.clean()
 }

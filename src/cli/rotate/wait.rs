@@ -28,7 +28,7 @@ pub(super) async fn accepted(
     let time = if arguments.how.dry_run {
         Duration::ZERO
     } else {
-        arguments.timeout
+        arguments.asked.timeout
     };
     let mut patience = Patience::new(time, PAUSES.0, PAUSES.1);
     loop {
