@@ -123,8 +123,9 @@ pub mod internals {
     }
 }
 
-/// The README's Rust code, compiled by `cargo test`.
+/// The Rust code of README and of the library's page, compiled by `cargo test`.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/library.md")]
 #[derive(Debug)]
 pub struct Readme;

@@ -12,6 +12,9 @@ mod demo;
 #[cfg(unix)]
 #[path = "cli/deployment.rs"]
 mod deployment;
+#[cfg(target_os = "linux")]
+#[path = "cli/docs.rs"]
+mod docs;
 #[path = "cli/doctor.rs"]
 mod doctor;
 #[cfg(unix)]
@@ -67,11 +70,11 @@ mod pem_pipes;
 #[cfg(unix)]
 #[path = "cli/printed.rs"]
 mod printed;
+#[path = "cli/promises.rs"]
+mod promises;
 #[cfg(unix)]
 #[path = "cli/prune.rs"]
 mod prune;
-#[path = "cli/readme.rs"]
-mod readme;
 #[path = "cli/reload.rs"]
 mod reload;
 #[cfg(unix)]

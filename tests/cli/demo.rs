@@ -155,3 +155,46 @@ async fn demo_without_a_program_does_not_go_on() {
 
     assert_eq!(error.to_string(), "cannot run dpm");
 }
+
+#[test]
+fn a_kept_demo_leaves_two_homes_to_go_on_with() {
+    let folder = Folder::new();
+
+    let run = folder.run("demo --keep mine -o json").exits(0);
+
+    assert_eq!(run.json()["held"], true);
+    assert_eq!(run.json()["steps"].as_array().unwrap().len(), 7);
+    folder
+        .run("check mine/dpm/etc/application.properties mine/dpe/etc/application.properties")
+        .exits(0);
+    folder
+        .run("token issue --home mine/dpe --audience dpm-dev")
+        .exits(0);
+}
+
+#[test]
+fn no_part_of_a_private_key_is_shown_by_the_demo() {
+    let folder = Folder::new();
+    let run = folder.run("demo --keep mine").exits(0);
+
+    for module in ["dpm", "dpe"] {
+        let file = folder.read(&format!("mine/{module}/etc/application.properties"));
+        let key = file
+            .split("generator.key=")
+            .nth(1)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap();
+        let log = folder.read(&format!("mine/{module}/log/spring-boot-logger.json.log"));
+        for part in key
+            .as_bytes()
+            .chunks(20)
+            .map(|part| str::from_utf8(part).unwrap())
+        {
+            let shown =
+                run.stdout.contains(part) || run.stderr.contains(part) || log.contains(part);
+            assert!(!shown, "{part}");
+        }
+    }
+}

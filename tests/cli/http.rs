@@ -8,8 +8,6 @@ use tokio::time::Instant;
 
 use super::modules::{ANY_PORT, Running, paired};
 
-const README: &str = include_str!("../../README.md");
-
 /// Asks `port` for `path`; returns the status and the body.
 pub(super) fn get(port: u16, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -50,18 +48,8 @@ pub(super) fn port(line: &str, name: &str) -> u16 {
     digits.parse().unwrap()
 }
 
-/// Hides what differs from run to run.
-fn settled(text: &str) -> String {
-    let ports = text.split_once("localhost:").map(|(before, rest)| {
-        let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-        format!("{before}localhost:PORT{rest}")
-    });
-    let text = ports.unwrap_or_else(|| text.to_owned());
-    text.replace("NEW", "READY")
-}
-
 #[test]
-fn engine_answers_its_probes_as_the_readme_shows() {
+fn engine_answers_its_probes_and_counts_its_calls() {
     let folder = paired();
     let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
     let startup = dpm.until(" startup ");
@@ -98,9 +86,10 @@ fn engine_answers_its_probes_as_the_readme_shows() {
     );
     assert!(lost.contains(r#""status":"OUT_OF_SERVICE""#), "{lost}");
     assert_eq!(get(engine, "/actuator/health/liveness").0, 200);
-    let shown = README.split("```json\n").nth(1).unwrap();
-    let shown = shown.split("\n```").next().unwrap();
-    assert_eq!(settled(&ready), settled(shown));
+    assert!(
+        ready.contains("registered at the DPM localhost:"),
+        "{ready}"
+    );
 }
 
 #[test]

@@ -10,11 +10,11 @@ use super::support::Folder;
 const README: &str = include_str!("../../README.md");
 
 /// A network namespace with names for both hosts; it ends with the test.
-struct Host {
+pub(super) struct Host {
     namespace: String,
     /// What the namespace has in place of the files of `/etc`.
     etc: PathBuf,
-    folder: Folder,
+    pub(super) folder: Folder,
 }
 
 fn ip(arguments: &str) -> bool {
@@ -23,7 +23,7 @@ fn ip(arguments: &str) -> bool {
 }
 
 /// Makes the hosts `dpm.example` and `dpe.example`; `None` if this user may not.
-fn hosts(of: &str) -> Option<[Host; 2]> {
+pub(super) fn hosts(of: &str) -> Option<[Host; 2]> {
     let names = ["dpm", "dpe"].map(|side| format!("cs-{}-{of}-{side}", std::process::id()));
     let [first, _] = &names;
     if !ip(&format!("netns add {first}")) {
@@ -62,7 +62,8 @@ fn hosts(of: &str) -> Option<[Host; 2]> {
 }
 
 impl Host {
-    fn command(&self, line: &str) -> Command {
+    /// Returns a shell on this host that knows where the binary is.
+    pub(super) fn command(&self, line: &str) -> Command {
         let binary = Path::new(env!("CARGO_BIN_EXE_countersign"));
         let folder = binary.parent().unwrap().display();
         let script = format!("PATH={folder}:$PATH; {line}");
@@ -100,22 +101,12 @@ impl Drop for Host {
     }
 }
 
-/// Returns the README's commands for two hosts.
+/// Returns the README's commands that pair two hosts.
 fn commands() -> [&'static str; 3] {
-    let section = README
-        .split("### Pair modules on two hosts")
-        .nth(1)
-        .unwrap();
-    let block = section
-        .split("```sh\n")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
-    let commands: Vec<_> = block
+    let section = README.split("## On two hosts").nth(1).unwrap();
+    let commands: Vec<_> = section
         .lines()
-        .filter(|line| !line.starts_with('#'))
+        .filter(|line| line.starts_with("countersign pair "))
         .collect();
     commands.try_into().unwrap()
 }

@@ -1,0 +1,436 @@
+//! README and the pages of `docs/`: a shell runs their commands in order, and what the commands
+//! print is what the page shows.
+//!
+//! Each section of level two starts over in empty folders, with what its page takes for granted.
+//! `# on HOST` goes to another host, `# stop HOME` ends the module of that home. With
+//! `INSTA_UPDATE=always` a page gets the output of this run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+use super::examples::shell;
+use super::modules::Running;
+use super::support::Folder;
+use super::two_hosts::{Host, hosts};
+
+/// Most words of the README, all blocks included.
+const README_WORDS: usize = 900;
+
+/// The blocks that no shell runs here: page, first line, and why.
+const NO_RUN: [(&str, &str, &str); 0] = [];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the names of all pages: README's and those of `docs/`.
+fn pages() -> Vec<String> {
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let paths = docs.map(|entry| entry.unwrap().path());
+    let pages = paths.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let names = pages.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+    let pages = names.map(|name| format!("docs/{name}"));
+    pages.chain(["README.md".to_owned()]).collect()
+}
+
+/// A fenced block of a page.
+#[derive(Debug)]
+struct Block<'a> {
+    /// What stands behind the opening fence, such as `sh`.
+    info: &'a str,
+    text: &'a str,
+    /// The title of the section that it opens.
+    opens: Option<&'a str>,
+}
+
+impl Block<'_> {
+    fn is_session(&self) -> bool {
+        self.text.starts_with("$ ")
+    }
+}
+
+/// Returns the blocks of a page, in order.
+fn blocks(page: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut opens = Some("");
+    let mut parts = page.split("\n```");
+    let mut prose = parts.next().unwrap_or_default();
+    while let Some(block) = parts.next() {
+        let title = prose.rsplit_once("\n## ").map(|(_, rest)| rest);
+        opens = title.and_then(|rest| rest.lines().next()).or(opens);
+        let (info, text) = block.split_once('\n').unwrap();
+        blocks.push(Block { info, text, opens });
+        opens = None;
+        prose = parts.next().unwrap();
+    }
+    blocks
+}
+
+/// Two hosts on which the commands of a section run.
+struct Site {
+    hosts: [Host; 2],
+    here: usize,
+    running: Vec<(String, Running)>,
+    /// The words that the last block of public data came with.
+    words: String,
+}
+
+impl Site {
+    /// Makes the hosts; `None` if this user may not.
+    fn new(of: &str) -> Option<Self> {
+        Some(Self {
+            hosts: hosts(of)?,
+            here: 0,
+            running: Vec::new(),
+            words: String::new(),
+        })
+    }
+
+    /// Runs the lines of a block, and returns what they print. Each must succeed unless `may_fail`.
+    #[track_caller]
+    fn run(&mut self, lines: &str, may_fail: bool) -> String {
+        let mut said = String::new();
+        let mut piece = String::new();
+        for line in lines.lines() {
+            if let Some(host) = line.strip_prefix("# on ") {
+                said += &self.flush(&mut piece, may_fail);
+                self.here = usize::from(host.starts_with("dpe.example"));
+            } else if let Some(home) = line.strip_prefix("# stop ") {
+                said += &self.flush(&mut piece, may_fail);
+                let found = self.running.iter().position(|(run, _)| run == home);
+                self.running.remove(found.unwrap()).1.stop();
+            } else if let Some(home) = home_of_run(line) {
+                said += &self.flush(&mut piece, may_fail);
+                self.start(line, home);
+            } else if let Some(rest) = line.strip_prefix("countersign pair accept ") {
+                said += &self.flush(&mut piece, may_fail);
+                piece = format!("countersign pair accept --words '{}' {rest}\n", self.words);
+            } else if let Some(command) = line.strip_prefix("cargo ") {
+                piece += &by_cargo(command);
+            } else {
+                piece += line;
+                piece.push('\n');
+            }
+        }
+        said + &self.flush(&mut piece, may_fail)
+    }
+
+    /// Runs what was collected, on the host where that is.
+    #[track_caller]
+    fn flush(&mut self, piece: &mut String, may_fail: bool) -> String {
+        let lines = std::mem::take(piece);
+        if lines.trim().is_empty() {
+            return String::new();
+        }
+        let [dpm, dpe] = self.hosts.each_ref().map(|host| host.folder.path(""));
+        let (dpm, dpe) = (dpm.display(), dpe.display());
+        let copy = format!(
+            "scp() {{ case $2 in dpm.example:) cp \"$1\" {dpm} ;; dpe.example:) cp \"$1\" {dpe} ;; esac; }}"
+        );
+        let stop = if may_fail { "" } else { "set -e" };
+        let script = format!("exec 2>&1\n{stop}\n{copy}\n{lines}");
+        let output = self.hosts[self.here].command(&script).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(may_fail || output.status.success(), "{lines}\n{said}");
+        if let Some(words) = said.lines().find_map(|line| line.strip_prefix("words   ")) {
+            words.clone_into(&mut self.words);
+        }
+        said
+    }
+
+    /// Starts a module; an engine is READY at the registry that runs before the next command.
+    #[track_caller]
+    fn start(&mut self, line: &str, home: &str) {
+        let mut module = Running::of(self.hosts[self.here].command(&format!("exec {line}")));
+        module.until(" startup ");
+        if line.starts_with("countersign dpe ") {
+            let registry = self.running.iter_mut().find(|(home, _)| home == "dpm");
+            registry.unwrap().1.until("newStatus=READY");
+        }
+        self.running.push((home.to_owned(), module));
+    }
+}
+
+/// Returns the home of a module that `line` runs.
+fn home_of_run(line: &str) -> Option<&str> {
+    let modules = ["countersign dpm run --home ", "countersign dpe run --home "];
+    let rest = modules.iter().find_map(|start| line.strip_prefix(start))?;
+    rest.split_whitespace().next()
+}
+
+/// Returns what a shell here runs for `cargo COMMAND`, which `.ci/run` runs as it is.
+#[track_caller]
+fn by_cargo(command: &str) -> String {
+    let checks = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let (command, _) = command.split_once('#').unwrap_or((command, ""));
+    let command = command.trim();
+    let known = checks.replace(" --quiet", "").replace(" --locked", "");
+    assert!(known.contains(&format!("cargo {command}")), "{command}");
+    let own = command.strip_prefix("run -- ");
+    own.map(|own| format!("countersign {own}\n"))
+        .unwrap_or_default()
+}
+
+/// Leaves out what differs from run to run, and the blanks that keep columns straight.
+fn settled(text: &str) -> String {
+    const VARYING: [(&str, &str); 9] = [
+        (r"\S*countersign-demo-\w+", "FOLDER"),
+        (r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", "ID"),
+        (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
+        (r"[\w-]{43}", "KEY"),
+        (r"[\w-]{12,42}(?:…|\.\.\.)", "KEY"),
+        (r"127\.0\.0\.1:\d{5}\b", "ADDRESS"),
+        (r"\b\d+(?:\.\d+)? (ms|s|min|h|d)\b", "N $1"),
+        (r"\b(?:NEW|READY) there", "READY there"),
+        (r"[ \t]+", " "),
+    ];
+    let mut text = text.trim_end().to_owned();
+    for (pattern, with) in VARYING {
+        let pattern = Regex::new(pattern).unwrap();
+        text = pattern.replace_all(&text, with).into_owned();
+    }
+    let lines = text.lines().map(str::trim_end);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A page whose blocks get the output of this run where that may be.
+struct Shown {
+    path: PathBuf,
+    page: String,
+}
+
+impl Shown {
+    /// Checks that `said` is what the page shows below `head`.
+    #[track_caller]
+    fn shows(&mut self, head: &str, shown: &str, said: &str) {
+        if settled(shown) == settled(said) {
+            return;
+        }
+        let update = std::env::var_os("INSTA_UPDATE").is_some_and(|update| update == "always");
+        assert!(update, "{}:\n{shown}\nis now\n{said}", self.path.display());
+        let lines = said.lines().map(str::trim_end);
+        let said = lines.collect::<Vec<_>>().join("\n");
+        let [shown, said] = [shown, &said].map(|text| format!("{head}\n{}", text.trim_end()));
+        self.page = self.page.replacen(shown.trim_end(), &said, 1);
+        fs::write(&self.path, &self.page).unwrap();
+    }
+}
+
+/// Runs the commands of `page`, each section after `prepare` with its title.
+#[track_caller]
+fn follow(page: &str, prepare: impl Fn(&mut Site, &str)) {
+    let path = root().join(page);
+    let text = fs::read_to_string(&path).unwrap();
+    let mut shown = Shown {
+        path,
+        page: text.clone(),
+    };
+    let short: String = page.chars().filter(char::is_ascii_lowercase).collect();
+    let mut site = None;
+    let mut said = String::new();
+    for block in blocks(&text) {
+        if let Some(title) = block.opens {
+            // The hosts before end first: the new ones have their names.
+            drop(site.take());
+            let Some(mut new) = Site::new(&short) else {
+                return;
+            };
+            prepare(&mut new, title);
+            site = Some(new);
+        }
+        let site = site.as_mut().unwrap();
+        if block.is_session() {
+            let text = format!("\n{}", block.text);
+            for session in text.split("\n$ ").skip(1) {
+                let (command, output) = session.split_once('\n').unwrap_or((session, ""));
+                let said = site.run(command, true);
+                shown.shows(&format!("$ {command}"), output, &said);
+            }
+        } else if block.info == "sh" {
+            said = site.run(block.text, false);
+        } else if ["text", "json"].contains(&block.info) {
+            shown.shows(&format!("```{}", block.info), block.text, &said);
+        }
+    }
+}
+
+/// Pairs `dpm` and `dpe`, as pages take for granted.
+fn paired(site: &mut Site) {
+    site.run(
+        "countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties --yes",
+        false,
+    );
+}
+
+const BOTH_RUN: &str = "countersign dpm run --home dpm\ncountersign dpe run --home dpe";
+
+#[test]
+fn commands_of_the_readme_do_what_it_shows() {
+    follow("README.md", |_, _| ());
+}
+
+#[test]
+fn commands_for_two_hosts_do_what_their_page_shows() {
+    follow("docs/two-hosts.md", |_, _| ());
+}
+
+#[test]
+fn commands_that_rotate_and_revoke_do_what_their_page_shows() {
+    follow("docs/rotate.md", |site, title| {
+        let times = "ataccama.authentication.internal.jwt.generator.token-expiration=1s\n\
+                     countersign.token.max-lifetime=1s\ncountersign.token.leeway=0s\n";
+        for module in ["dpm", "dpe"] {
+            let file = format!("{module}/etc/application.properties");
+            site.hosts[0].folder.write(&file, times);
+        }
+        paired(site);
+        if title.contains("while both modules run") {
+            site.run(BOTH_RUN, false);
+        }
+    });
+}
+
+#[test]
+fn commands_for_the_library_do_what_their_page_shows() {
+    follow("docs/library.md", |_, _| ());
+}
+
+#[test]
+fn five_engines_become_ready_by_the_commands_of_their_page() {
+    follow("docs/engines.md", |_, _| ());
+}
+
+#[test]
+fn mistakes_and_refusals_are_what_their_page_shows() {
+    follow("docs/troubleshoot.md", |site, title| {
+        paired(site);
+        let dpe = "dpe/etc/application.properties";
+        let folder = &site.hosts[0].folder;
+        match title {
+            "Find mistakes before the start" => {
+                let own = folder.read(dpe);
+                folder.write(dpe, own.replace(r#"{"kty""#, r#"{kty""#));
+            }
+            "Find out why two modules do not talk" => {
+                site.run("countersign dpm run --home dpm", false);
+                let stranger = "countersign pair dpm=other dpe=stranger --yes";
+                site.run(&format!("{stranger} && mv stranger {dpe}"), false);
+            }
+            _ => {
+                let log = r#"{"eventId":"authRejected","reason":"KEY_UNKNOWN","detail":"why"}"#;
+                folder.write("dpm/log/spring-boot-logger.json.log", format!("{log}\n"));
+            }
+        }
+    });
+}
+
+#[test]
+fn health_metrics_and_logs_are_what_their_page_shows() {
+    follow("docs/metrics.md", |site, _| {
+        paired(site);
+        site.run(BOTH_RUN, false);
+    });
+}
+
+#[test]
+fn every_event_of_the_log_is_on_its_page() {
+    let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let events = fs::read_to_string(root().join("src/telemetry/events.rs")).unwrap();
+    let named = Regex::new(r"eventId = ([^;,]*),").unwrap();
+    let quoted = Regex::new(r#""(\w+)""#).unwrap();
+    let mut count = 0;
+    for id in named.captures_iter(&events) {
+        for event in quoted.captures_iter(&id[1]) {
+            assert!(page.contains(&format!("`{}`", &event[1])), "{}", &event[1]);
+            count += 1;
+        }
+    }
+    assert!(count > 25, "{count}");
+}
+
+#[test]
+fn readme_is_short() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let words = readme.split_whitespace().count();
+    assert!(words <= README_WORDS, "{words}");
+}
+
+#[test]
+fn every_page_is_followed_and_each_block_has_a_kind() {
+    let here = include_str!("docs.rs");
+    let mut no_run = BTreeMap::new();
+    for page in pages() {
+        let text = fs::read_to_string(root().join(&page)).unwrap();
+        for block in blocks(&text) {
+            let start = block.text.lines().next().unwrap_or_default().to_owned();
+            match block.info {
+                "sh" | "text" | "json" => {
+                    let followed = here.contains(&format!("follow(\"{page}\""));
+                    assert!(followed, "{page} has commands, and no test follows it");
+                }
+                "rust,no_run" => {}
+                kind if kind.ends_with(" no-run") => {
+                    no_run.insert((page.clone(), start), kind.to_owned());
+                }
+                kind => panic!("{page}: {kind:?} is no kind of block: {start}"),
+            }
+        }
+    }
+    let known = NO_RUN.map(|(page, start, _)| (page.to_owned(), start.to_owned()));
+    assert!(NO_RUN.len() <= 8);
+    assert_eq!(no_run.keys().cloned().collect::<Vec<_>>(), known);
+}
+
+#[test]
+fn links_of_the_pages_lead_somewhere() {
+    let link = Regex::new(r"\]\(([^)#:]+)\)").unwrap();
+    for page in pages() {
+        let path = root().join(&page);
+        for found in link.captures_iter(&fs::read_to_string(&path).unwrap()) {
+            let target = path.with_file_name(&found[1]);
+            assert!(target.exists(), "{page}: {}", target.display());
+        }
+    }
+}
+
+#[test]
+fn commands_that_a_sentence_of_a_page_names_exist_with_their_options() {
+    let quoted = Regex::new(r"`(countersign [a-z][^`]*)`").unwrap();
+    let verbs = Regex::new(r"^countersign(?: [a-z][a-z-]*\b)*").unwrap();
+    let folder = Folder::new();
+    let mut commands = BTreeSet::new();
+    for page in pages() {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        commands.extend(quoted.captures_iter(&text).map(|found| found[1].to_owned()));
+    }
+    for command in commands {
+        let verbs = verbs.find(&command).unwrap().as_str();
+        let (_, options) = command.split_once(" --").unwrap_or_default();
+        let option = options.split([' ', '=']).next().unwrap();
+        let help = shell(&folder, &format!("{verbs} --help")).exits(0);
+        assert!(help.stdout.contains(&format!("--{option}")), "{command}");
+    }
+}
+
+#[test]
+fn reasons_and_codes_that_a_page_names_are_explained() {
+    let named = Regex::new(r"\b(?:CS\d{4}|[A-Z]+(?:_[A-Z]+)+)\b").unwrap();
+    // Statuses of gRPC and an id of a role; the program's variables.
+    let other = ["NOT_SERVING", "SERVICE_UNKNOWN", "PERMISSION_DENIED"];
+    let folder = Folder::new();
+    let mut words = BTreeSet::new();
+    for page in pages() {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        words.extend(
+            named
+                .find_iter(&text)
+                .map(|found| found.as_str().to_owned()),
+        );
+    }
+    for word in words.iter().filter(|word| !other.contains(&word.as_str())) {
+        folder.run(&format!("explain {word}")).exits(0);
+    }
+}
