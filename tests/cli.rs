@@ -95,6 +95,8 @@ mod rotate;
 mod rotate_tls;
 #[path = "cli/secrets.rs"]
 mod secrets;
+#[path = "cli/settings_page.rs"]
+mod settings_page;
 #[path = "cli/snapshots.rs"]
 mod snapshots;
 #[path = "cli/support.rs"]

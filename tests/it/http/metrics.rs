@@ -649,3 +649,27 @@ async fn promtool_finds_nothing_to_say() {
         assert_eq!(said, "");
     }
 }
+
+#[test]
+fn promtool_accepts_the_alerts_and_each_is_about_a_metric_that_exists() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/examples/prometheus/countersign.rules.yml"
+    );
+    let rules = std::fs::read_to_string(path).unwrap();
+    let expressions = rules.lines().filter(|line| line.contains(" expr: "));
+    let mut count = 0;
+    for expression in expressions {
+        // It has series only where a certificate is used.
+        let known = FAMILIES.iter().any(|family| expression.contains(family));
+        let expiry = "countersign_tls_certificate_expiry_timestamp_seconds";
+        assert!(known || expression.contains(expiry), "{expression}");
+        count += 1;
+    }
+    assert!(count >= 10, "{count}");
+    if PROMTOOL.is_there() {
+        let mut promtool = Command::new(PROMTOOL.program);
+        let said = promtool.args(["check", "rules", path]).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+    }
+}
