@@ -60,6 +60,9 @@ mod one_side;
 #[cfg(unix)]
 #[path = "cli/one_spelling.rs"]
 mod one_spelling;
+#[cfg(target_os = "linux")]
+#[path = "cli/operate.rs"]
+mod operate;
 #[path = "cli/pair.rs"]
 mod pair;
 #[path = "cli/pair_tls.rs"]

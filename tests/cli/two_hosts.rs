@@ -36,7 +36,8 @@ pub(super) fn hosts(of: &str) -> Option<[Host; 2]> {
         assert!(ip(&format!("netns add {namespace}")));
         let etc = Path::new("/etc/netns").join(&namespace);
         fs::create_dir_all(&etc).unwrap();
-        let names = "127.0.0.1 localhost\n10.87.0.1 dpm.example\n10.87.0.2 dpe.example\n";
+        let names = "127.0.0.1 localhost\n10.87.0.1 dpm.example dpm\n\
+                     10.87.0.2 dpe.example dpe-0.dpe\n";
         fs::write(etc.join("hosts"), names).unwrap();
         let folder = Folder::new();
         Host {
