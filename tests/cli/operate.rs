@@ -101,7 +101,7 @@ impl Pod<'_> {
 
     /// Returns where a path of the container is here.
     fn path(&self, inside: &str) -> std::path::PathBuf {
-        self.host.folder.path(&inside[1..])
+        self.host.folder.path(inside.trim_start_matches('/'))
     }
 
     /// Mounts a new volume as the home, and in it the files of `etc` as those of a secret.

@@ -318,3 +318,20 @@ fn inspect_shows_tokens_of_any_algorithm_and_says_that_nothing_is_verified() {
         .run_with("token inspect", "a".repeat(70_000).as_bytes())
         .exits(1);
 }
+
+#[test]
+fn payload_is_read_only_after_its_signature_verified() {
+    let folder = paired();
+    let good = token(&folder);
+    let (header, _) = good.split_once('.').unwrap();
+    for payload in ["no JSON", r#"{"iss":1,"iss":2}"#, ""] {
+        let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
+        let signature = BASE64_URL_SAFE_NO_PAD.encode([1; 64]);
+        let forged = format!("{header}.{payload}.{signature}");
+
+        let refused = folder.run_with("token verify --home dpm", forged.as_bytes());
+
+        let said = refused.exits(1).stderr;
+        assert!(said.contains("refused: SIGNATURE_INVALID: "), "{said}");
+    }
+}
