@@ -424,6 +424,36 @@ fn every_page_is_followed_and_each_block_has_a_kind() {
 }
 
 #[test]
+fn commands_that_no_shell_runs_here_are_well_formed() {
+    let folder = Folder::new();
+    let verbs = "check|deployment|dpe|dpm|pair|remove|run";
+    let called = Regex::new(&format!(r"countersign ((?:(?:{verbs}) )+)(.*)$")).unwrap();
+    let option = Regex::new(r"--[a-z-]+").unwrap();
+    let example = Regex::new(r"examples/[\w./-]+").unwrap();
+    let page = fs::read_to_string(root().join("docs/operate.md")).unwrap();
+    let pages = blocks(&page).into_iter();
+    let mut count = 0;
+    for block in pages.filter(|block| block.info == "sh no-run") {
+        folder.write("block.sh", block.text);
+        shell(&folder, "sh -n block.sh").exits(0);
+        for line in block.text.lines() {
+            if let Some(call) = called.captures(line) {
+                let help = shell(&folder, &format!("countersign {}--help", &call[1]));
+                let help = help.exits(0).stdout;
+                for option in option.find_iter(&call[2]) {
+                    assert!(help.contains(option.as_str()), "{line}: {help}");
+                }
+                count += 1;
+            }
+            for path in example.find_iter(line) {
+                assert!(root().join(path.as_str()).exists(), "{line}");
+            }
+        }
+    }
+    assert!(count >= 4, "{count}");
+}
+
+#[test]
 fn links_of_the_pages_lead_somewhere() {
     let link = Regex::new(r"\]\(([^)#:]+)\)").unwrap();
     for page in pages() {
