@@ -285,10 +285,7 @@ fn follow(page: &str, prepare: impl Fn(&mut Site, &str)) {
 
 /// Pairs `dpm` and `dpe`, as pages take for granted.
 fn paired(site: &mut Site) {
-    site.run(
-        "countersign pair dpm=dpm/etc/application.properties dpe=dpe/etc/application.properties --yes",
-        false,
-    );
+    site.run("countersign pair dpm=dpm dpe=dpe --yes", false);
 }
 
 const BOTH_RUN: &str = "countersign dpm run --home dpm\ncountersign dpe run --home dpe";
@@ -343,7 +340,10 @@ fn mistakes_and_refusals_are_what_their_page_shows() {
             "Find out why two modules do not talk" => {
                 site.run("countersign dpm run --home dpm", false);
                 let stranger = "countersign pair dpm=other dpe=stranger --yes";
-                site.run(&format!("{stranger} && mv stranger {dpe}"), false);
+                site.run(
+                    &format!("{stranger} && mv stranger/etc/*.properties {dpe}"),
+                    false,
+                );
             }
             _ => {
                 let log = r#"{"eventId":"authRejected","reason":"KEY_UNKNOWN","detail":"why"}"#;

@@ -223,7 +223,7 @@ fn pods_of_the_manifests_become_ready() {
     registry.until(r#""newStatus":"READY""#);
     // A changed secret: the engine's key is revoked.
     folder
-        .run("revoke --file dpm --deployment dpe-dev --yes")
+        .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
     dpm.publish("..2", &secret(&folder, "dpm"));
     registry.until(r#""eventId":"keyRevoked""#);
