@@ -78,8 +78,6 @@ mod promises;
 #[cfg(unix)]
 #[path = "cli/prune.rs"]
 mod prune;
-#[path = "cli/promises.rs"]
-mod promises;
 #[path = "cli/reload.rs"]
 mod reload;
 #[cfg(unix)]
