@@ -186,7 +186,7 @@ async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Sta
         && let Some(why) = look(target, options).await
     {
         let found = match why {
-            NotGrpc::Tls(_) => Found::Tls,
+            NotGrpc::Tls(ClientFailure::CertificateRefused(..)) => Found::Tls,
             _ => Found::NotGrpc,
         };
         return found.because(format!("{target} {why}"));

@@ -125,9 +125,9 @@ pub(super) fn warn_of(change: &Change, console: &Console) {
                 format!(" (owner {owner}, group {group})")
             });
             console.warn(&format!(
-                "permissions tightened from {before:04o} to {after:04o} for a private key in `{path}`: \
-                 the service's user must be able to read it{}; if it is another one, give it the file \
-                 with `chown`",
+                "permissions tightened from {before:04o} to {after:04o} for a private key: only the \
+                 owner and the group of `{path}` can read it then{}; if the module runs as another \
+                 user, give it to that one with `chown`",
                 who.unwrap_or_default()
             ));
         }

@@ -4,7 +4,6 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 
-use super::examples::shell;
 use super::modules::{ANY_PORT, Running};
 use super::revoke::{DPE, DPM};
 use super::support::{Folder, mode};
@@ -100,23 +99,6 @@ fn check_names_a_folder_that_others_may_write() {
         folder.run(&format!("check {DPM}")).exits(0);
         open(name, 0o750);
     }
-}
-
-#[test]
-fn a_folder_with_a_blank_is_closed_by_the_command_that_is_printed() {
-    let folder = paired();
-    fs::rename(folder.path("dpm"), folder.path("my dpm")).unwrap();
-    let etc = folder.path("my dpm/etc");
-    fs::set_permissions(&etc, Permissions::from_mode(0o770)).unwrap();
-    let check = || shell(&folder, "countersign check 'my dpm'");
-
-    let shown = check().exits(1).stdout;
-
-    let (_, rest) = shown.split_once("run `").unwrap();
-    let (command, _) = rest.split_once('`').unwrap();
-    assert_eq!(command, "chmod go-w 'my dpm/etc'");
-    shell(&folder, command).exits(0);
-    check().exits(0);
 }
 
 #[test]

@@ -630,6 +630,36 @@ fn deployment_that_is_not_added_is_added_after_the_commands_that_are_printed() {
 }
 
 #[test]
+fn folder_that_others_may_write_is_closed_by_the_command_that_check_prints() {
+    let odd = Odd::paired(&[]);
+    let etc = odd.folder.path(ODD).join("dpm/etc");
+    fs::set_permissions(&etc, Permissions::from_mode(0o770)).unwrap();
+    let home = format!("{ODD}/dpm");
+
+    let found = odd.run(&["check", &home]).exits(1);
+
+    odd.typed(&the_command(&found.stdout, "chmod go-w"));
+    odd.run(&["check", &home]).exits(0);
+}
+
+#[test]
+fn engine_that_is_not_found_is_looked_for_by_the_command_that_is_printed() {
+    let odd = Odd::paired(&[]);
+    let home = format!("{ODD}/dpm");
+    let show = ["engines", "show", "no-engine", "--home", &home];
+    let stopped = odd.run(&show).exits(5);
+    // The one in the foreground is typed by another test.
+    the_command(&stopped.stderr, "countersign dpm run");
+    let mut dpm = odd.start("dpm");
+    dpm.until(" startup ");
+
+    let unknown = odd.run(&show).exits(1);
+
+    let listed = odd.typed(&the_command(&unknown.stderr, "countersign engines list"));
+    assert!(listed.stdout.starts_with("no engines; "), "{listed:#?}");
+}
+
+#[test]
 fn faulty_deployment_is_shown_by_the_command_that_a_list_prints() {
     let odd = Odd::paired(&[]);
     odd.write(DPM, &odd.read(DPM).replace("{\"kty\"", "{kty\""));
@@ -761,7 +791,7 @@ fn engine_of_a_removed_deployment_is_ready_after_the_command_that_doctor_prints(
 }
 
 /// Every kind of command that the code prints, and the test that types it.
-const TYPED: [(&str, &str); 27] = [
+const TYPED: [(&str, &str); 28] = [
     (
         "chmod 600",
         "file_that_others_may_write_is_closed_by_the_command_that_the_start_prints",
@@ -807,10 +837,6 @@ const TYPED: [(&str, &str); 27] = [
         "engine_that_waits_is_registered_by_the_command_in_its_log",
     ),
     (
-        "countersign dpm run --home .",
-        "registry_that_is_not_there_answers_after_the_command_that_engines_prints",
-    ),
-    (
         "countersign explain",
         "damaged_next_key_is_discarded_by_the_command_that_the_start_prints",
     ),
@@ -825,6 +851,14 @@ const TYPED: [(&str, &str); 27] = [
     (
         "countersign key gen",
         "deployment_that_is_not_added_is_added_after_the_commands_that_are_printed",
+    ),
+    (
+        "countersign engines list",
+        "engine_that_is_not_found_is_looked_for_by_the_command_that_is_printed",
+    ),
+    (
+        "chmod go-w",
+        "folder_that_others_may_write_is_closed_by_the_command_that_check_prints",
     ),
     (
         "countersign pair",

@@ -57,7 +57,7 @@ pub(crate) enum Command {
     #[command(after_help = example("rotate run --home dpe --peer-file dpm --now --yes"))]
     #[command(mut_arg("one_side", |arg| arg.hide(true)))]
     Run(StepArguments),
-    /// Replace a key that is lost, broken or leaked: the peers revoke it and all before it at once
+    /// Replace a lost, broken or leaked key; the peers revoke it and all before it
     ///
     /// It needs no key to begin with, and ends a rotation that is under way. What the old keys
     /// signed is refused from then on. Each run makes another key.

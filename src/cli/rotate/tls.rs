@@ -70,13 +70,13 @@ async fn take(
         sets: plan.sets.clone(),
         ..arguments.asking(rotation)?
     };
+    // A module that does not follow its file yet would report the question as a refusal.
+    if follows && !asking.offline {
+        tokio::time::sleep(RELOAD).await;
+    }
     match plan.step {
         TlsStep::Pin => {}
         TlsStep::Use => {
-            // A peer that does not pin it yet would report the question as a refusal.
-            if follows {
-                tokio::time::sleep(RELOAD).await;
-            }
             wait::accepted(rotation, &asking, (arguments, true), console).await?;
         }
         TlsStep::Unpin if asking.offline => {}
