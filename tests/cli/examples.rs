@@ -115,8 +115,8 @@ fn every_example_of_the_help_runs() {
             let _ = std::fs::remove_file(folder.path(out.split(' ').next().unwrap()));
         }
         if line.contains(" rotate tls ") {
-            let encrypted = Folder::new();
-            shell(&encrypted, "countersign pair dpm=dpm dpe=dpe --tls").exits(0);
+            let encrypted = prepared();
+            shell(&encrypted, "countersign pair dpm=dpm dpe=dpe --tls --yes").exits(0);
             shell(&encrypted, line).exits(0);
         } else if line.contains(" rotate ") || line.contains(" revoke ") {
             shell(&changing, line).exits(0);

@@ -133,8 +133,8 @@ impl TlsPlan {
                 continue;
             };
             let file = as_a_module_reads(&peer.path, Some(&peer.text))?;
-            let pins = pins(&file, &deployment.name).into_iter();
-            let outdated = pins.filter(|(_, pin)| *pin == old.to_string());
+            let pinned = pins(&file, &deployment.name).into_iter();
+            let outdated = pinned.filter(|(_, pin)| *pin == old.to_string());
             let removed: Vec<_> = outdated.map(|(key, _)| Setting::removed(key)).collect();
             edited.extend(peer.edited(&removed)?);
         }
@@ -198,8 +198,8 @@ fn pinning(
     let file = as_a_module_reads(&peer.path, Some(&peer.text))?;
     let deployment = rotation.deployment(peer);
     let pinned = deployment.filter(|one| {
-        let pins = pins(&file, &one.name);
-        pins.iter().any(|(_, pin)| *pin == used.to_string())
+        let known = pins(&file, &one.name);
+        known.iter().any(|(_, pin)| *pin == used.to_string())
     });
     let Some(deployment) = pinned else {
         let message = format!(
