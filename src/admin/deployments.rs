@@ -294,16 +294,12 @@ pub(super) fn revoked(
 ) -> Refused {
     let message = format!("`{}` has revoked the key of `{name}`", path.display());
     let (place, replace) = new_key(own, path);
-    let rotate = own.map(|own| {
-        let run = CommandLine::new("countersign rotate run").option("home", own);
-        run.option("peer-file", path).flag("now")
-    });
     let undo = CommandLine::new("countersign revoke --undo").option("home", path);
     Refused::new(Kind::Taken, message)
         .with_help(format!(
             "give its module a new key{place} or, only if the key was revoked by mistake, undo that:"
         ))
-        .with_commands([rotate.unwrap_or(replace), undo.option("fingerprint", key.to_string())])
+        .with_commands([replace, undo.option("fingerprint", key.to_string())])
 }
 
 /// Returns the command that replaces the key of the module with the file `own`, which the one at

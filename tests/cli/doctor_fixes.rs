@@ -182,7 +182,7 @@ fn revoked_key_is_replaced_by_the_rotation_that_is_printed() {
     dpm.until(" startup ");
     let mut dpe = Running::start(&folder, "dpe run --home dpe --set server.port=0");
     dpe.until(" registerRefused ");
-    let rotate = format!("countersign rotate run --home {DPE} --peer-file {DPM} --now");
+    let rotate = format!("countersign rotate replace --home {DPE} --peer-file {DPM}");
 
     let failure = fails(folder.run("doctor --home dpe -o json"), "token", "peer", 4);
     let pair = folder
@@ -193,7 +193,7 @@ fn revoked_key_is_replaced_by_the_rotation_that_is_printed() {
     says(&failure, &[&rotate, "countersign revoke --undo --home dpm"]);
     says(&pair.stderr, &[&rotate, "countersign revoke --undo --home"]);
     says(&check.stdout, &[&rotate]);
-    carry_out(&folder, &failure, "countersign rotate run").exits(0);
+    carry_out(&folder, &failure, "countersign rotate replace").exits(0);
     dpm.until("newStatus=READY");
     folder.run("doctor --home dpe").exits(0);
 }
@@ -210,7 +210,7 @@ fn peer_whose_every_key_is_revoked_here_is_fixed_by_the_rotation_that_is_printed
 
     let failure = fails(folder.run("doctor --home dpe -o json"), "token", "here", 4);
 
-    carry_out(&folder, &failure, "countersign rotate run").exits(0);
+    carry_out(&folder, &failure, "countersign rotate replace").exits(0);
     // For the DPM, which may not have looked meanwhile, it may have been READY all along.
     dpe.until("Engine registered");
     folder.run("doctor --home dpe").exits(0);

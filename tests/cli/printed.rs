@@ -224,7 +224,10 @@ fn revoked_engine_is_registered_by_the_commands_to_which_either_log_leads() {
         // "In its home folder", says the line.
         let doctor = the_command(&line, "countersign doctor");
         let doctor = odd.typed_in_its_home(&doctor).exits(4);
-        let rotate = the_command(&(doctor.stdout + &doctor.stderr), "countersign rotate run");
+        let rotate = the_command(
+            &(doctor.stdout + &doctor.stderr),
+            "countersign rotate replace",
+        );
         odd.typed_in_its_home(&format!("{rotate} --yes")).exits(0);
         dpe.until("Engine registered");
     }

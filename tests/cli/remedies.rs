@@ -254,7 +254,7 @@ fn revoked_key_is_replaced_by_the_rotation_that_check_and_pair_print() {
             odd.run(&["pair", &sides[0], &sides[1], "--yes"]).exits(6)
         };
 
-        odd.typed(&refused, "countersign rotate run", "--offline --yes")
+        odd.typed(&refused, "countersign rotate replace", "--yes")
             .exits(0);
         odd.is_consistent();
     }

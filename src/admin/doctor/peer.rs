@@ -400,8 +400,7 @@ impl Remedy<'_> {
         };
         let peer = &home.join(FILE);
         let (file, other) = if is_own { (own, peer) } else { (peer, own) };
-        let run = CommandLine::new("countersign rotate run").option("home", file);
-        vec![run.option("peer-file", other).flag("now").into()]
+        vec![replacing(file, &[other]).into()]
     }
 
     /// Says how one of the two gets a new key if they are on two machines.

@@ -78,7 +78,8 @@ pub(crate) struct FileArguments {
     /// The home or the properties file of a module that trusts it; may be repeated
     #[arg(long, value_name = "DIR|FILE")]
     pub(super) peer_file: Vec<PathBuf>,
-    /// The peers' files are on other machines: `prepare` prints a block for `pair accept`
+    /// The peers' files are on other machines: `prepare` prints a block for `pair accept`, `tls` the
+    /// line that pins the new certificate
     #[arg(long)]
     pub(super) one_side: bool,
 }

@@ -14,15 +14,16 @@ use crate::cli::runtime::{Patience, runtime};
 pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     let (files, how) = (&arguments.files, &arguments.how);
     let executor = runtime()?;
-    let mut done = Vec::new();
+    let (mut done, mut text) = (Vec::new(), String::new());
     loop {
         let rotation = files.read()?;
         let plan = TlsPlan::of(&rotation)?;
-        let shown = changes(&plan.change.files);
+        let shown = changes(plan.change.all());
         if done.is_empty() {
-            let heading = format!("certificate {} is replaced by {}\n", plan.old, plan.new);
+            let heading = format!("the certificate {} is replaced\n", plan.old);
             how.confirm(&plan.change, &(heading + &shown), console)?;
         }
+        text += &shown;
         done.push(json!({
             "step": plan.step.as_str(),
             "files": files_in_json(&plan.change.files),
@@ -34,24 +35,28 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
         let is_last = plan.step == TlsStep::Unpin || how.dry_run;
         let by_hand = files.one_side && plan.step == TlsStep::Pin;
         if !is_last && !by_hand {
-            console.say(&format!("{:<8}{}", plan.step.as_str(), plan.new));
+            console.say(match plan.step {
+                TlsStep::Pin => "pinned    the named peers' files pin both certificates",
+                TlsStep::Use | TlsStep::Unpin => "used      the files have the new certificate",
+            });
             continue;
         }
-        let mut text = format!("old     {}\nnew     {}\n{shown}", plan.old, plan.new);
-        text += how.ending(&plan.change);
         let mut report = json!({
             "old": plan.old.to_string(),
             "new": plan.new.to_string(),
             "written": !how.dry_run,
             "steps": done,
         });
-        if let Some(name) = rotation.name().filter(|_| files.one_side) {
+        if how.dry_run {
+            // The certificate is made again when it is written.
+            text += "\nnothing was written (--dry-run)\n";
+        } else if let Some(name) = rotation.name().filter(|_| files.one_side) {
             let (pin, command) = (plan.pin(name), arguments.command("tls"));
             let next = match plan.step {
-                TlsStep::Unpin => format!("at each peer, remove the pin {}", plan.old),
-                _ => format!("at each peer, write: {pin}\n        then here: {command}"),
+                TlsStep::Unpin => format!("remove the line with the pin `{}`", plan.old),
+                _ => format!("write {pin}\n        then here: {command}"),
             };
-            text.extend(["\nnext    ", &next, "\n"]);
+            text.extend(["\nnext    in the file of each peer: ", &next, "\n"]);
             add(&mut report, "pin", pin);
         }
         console.reply(text, &report)?;

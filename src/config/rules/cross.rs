@@ -7,6 +7,7 @@ use std::iter;
 use std::path::Path;
 
 use super::deployments::LIFETIME;
+use super::keys::replacing;
 use super::tls::DIAL_BACK;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::inspect::Inspected;
@@ -50,9 +51,8 @@ fn known_there(this: &Inspected, other: &Inspected, only_two: bool) -> Option<Fi
     let theirs = &key.trusted;
     if theirs.revoked {
         let message = format!("{other} has this key, `{id}`, as revoked");
-        let run = CommandLine::new("countersign rotate run").option("home", path_of(this));
-        let rotate = run.option("peer-file", path_of(other)).flag("now");
-        let help = format!("give this module a new key: {rotate}");
+        let replace = replacing(path_of(this), &[path_of(other)]);
+        let help = format!("give this module a new key: {replace}");
         return Some(this.report(Code::Cs0402, &own.at, message, help));
     }
     if theirs.key_id == *id {
