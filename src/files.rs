@@ -125,15 +125,15 @@ pub fn explained(path: &Path, error: io::Error) -> io::Error {
         _ => place,
     });
     let found = seen.find_map(|place| Some((place.display(), fs::metadata(place).ok()?)));
-    let text = match (error.kind(), found) {
-        (ErrorKind::PermissionDenied, Some((place, about))) => format!(
+    let text = match (Errno::from_io_error(&error), found) {
+        (Some(Errno::ACCESS), Some((place, about))) => format!(
             "permission denied to user {user}: `{place}` belongs to user {} and group {} and has mode {:04o}; \
              let user {user} use it, or run as its owner",
             about.uid(),
             about.gid(),
             about.mode() & 0o7777
         ),
-        (ErrorKind::ReadOnlyFilesystem, Some((place, _))) => format!(
+        (Some(Errno::ROFS), Some((place, _))) => format!(
             "`{place}` is on a read-only file system; mount a volume that user {user} may write"
         ),
         _ => return error,

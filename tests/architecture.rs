@@ -29,9 +29,9 @@ const MAX_FILE_LINES: usize = 500;
 
 /// Most code lines of each module: lower them when code goes, never raise them.
 const BUDGETS: &[(&str, usize)] = &[
-    ("admin", 6541),
+    ("admin", 6324),
     ("admission", 408),
-    ("cli", 4301),
+    ("cli", 4198),
     ("clock", 86),
     ("config", 6564),
     ("diagnostic", 593),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 35977;
+const TOTAL: usize = 35657;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

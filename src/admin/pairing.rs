@@ -6,7 +6,7 @@
 //! at all.
 
 mod member;
-pub(super) mod tls;
+mod tls;
 mod view;
 
 use std::collections::BTreeSet;

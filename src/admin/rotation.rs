@@ -8,7 +8,6 @@
 pub mod live;
 pub(super) mod phase;
 pub mod replace;
-pub mod tls;
 
 use std::collections::HashSet;
 use std::iter;
@@ -35,7 +34,7 @@ use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
 
 /// How long a running module may take to follow its file.
-pub const RELOAD: Duration = Duration::from_secs(2);
+const RELOAD: Duration = Duration::from_secs(2);
 
 /// What a step would change.
 #[derive(Debug)]

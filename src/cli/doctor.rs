@@ -226,12 +226,7 @@ fn line(text: &mut String, row: &Row, console: &Console) {
     let times = TIMES.min(console.width);
     let room = console.width.saturating_sub(took.len());
     let detail = wrapped(&row.detail, INDENT, room);
-    let last = detail
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count();
+    let last = last_width(&detail);
     let column = if detail.contains('\n') {
         last
     } else {
@@ -256,12 +251,7 @@ fn line(text: &mut String, row: &Row, console: &Console) {
         // A line that is typed stays whole: a terminal breaks it so that it can be copied.
         if !help.line.is_empty() {
             let line = visible(&help.line);
-            let last = words
-                .rsplit('\n')
-                .next()
-                .unwrap_or_default()
-                .chars()
-                .count();
+            let last = last_width(&words);
             let fits = INDENT + 3 + last + line.chars().count() <= console.width;
             let between = match (words.is_empty(), fits) {
                 (true, _) => String::new(),
@@ -272,6 +262,12 @@ fn line(text: &mut String, row: &Row, console: &Console) {
         }
         text.push('\n');
     }
+}
+
+/// Returns how long the last line of `text` is.
+fn last_width(text: &str) -> usize {
+    let last = text.rsplit('\n').next();
+    last.map_or(0, |line| line.chars().count())
 }
 
 /// Breaks `text` between words into lines of at most `width` characters, the first of which begins

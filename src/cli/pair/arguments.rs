@@ -145,10 +145,10 @@ impl Given {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Accept the block that `pair --one-side` or `rotate prepare --one-side` printed elsewhere
+    /// Accept the block that `pair`, `rotate prepare` or `rotate replace` printed elsewhere
     ///
-    /// Compare the words by voice, or let the command compare them: --words "…". --yes accepts the
-    /// block without comparing. The output is this side's own block, for `pair accept` on the other
+    /// Compare the words by voice, or let the command compare them: --words "…". --yes accepts a
+    /// block without comparing, unless it replaces a key. The output is this side's own block, for `pair accept` on the other
     /// machine.
     #[command(after_help = example("pair accept dpe=dpe --block dpm.block --yes > dpe.block"))]
     Accept(Accept),
