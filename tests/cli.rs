@@ -93,6 +93,9 @@ mod revoke;
 mod revoke_watch;
 #[path = "cli/rotate.rs"]
 mod rotate;
+#[cfg(unix)]
+#[path = "cli/rotate_tls.rs"]
+mod rotate_tls;
 #[path = "cli/secrets.rs"]
 mod secrets;
 #[path = "cli/settings_page.rs"]

@@ -286,13 +286,13 @@ impl EditedFile {
         planned
     }
 
-    /// Plans that the file at `path`, which is `before`, becomes `after` by repairs.
-    pub(super) fn fixed(path: &Path, before: FileText, after: &str) -> Self {
+    /// Plans that the file at `path`, which is `before`, becomes `after`.
+    pub(super) fn replaced(path: &Path, before: FileText, after: &str, privacy: Privacy) -> Self {
         Self {
             path: path.to_owned(),
             before: Some(before),
             after: Some(Secret::new(after.to_owned())),
-            privacy: Some(Privacy::Public),
+            privacy: Some(privacy),
             ..Self::default()
         }
     }

@@ -185,7 +185,11 @@ async fn not_answered(target: &Target, options: &ConnectionOptions, status: &Sta
     if reason.is_none()
         && let Some(why) = look(target, options).await
     {
-        return Found::NotGrpc.because(format!("{target} {why}"));
+        let found = match why {
+            NotGrpc::Tls(ClientFailure::CertificateRefused(..)) => Found::Tls,
+            _ => Found::NotGrpc,
+        };
+        return found.because(format!("{target} {why}"));
     }
     let doubt = match reason {
         Some(Reason::KeyUnknown) => unknown_at(target),

@@ -6,7 +6,7 @@
 //! at all.
 
 mod member;
-mod tls;
+pub(super) mod tls;
 mod view;
 
 use std::collections::BTreeSet;

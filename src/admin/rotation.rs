@@ -8,6 +8,7 @@
 pub mod live;
 pub(super) mod phase;
 pub mod replace;
+pub mod tls;
 
 use std::collections::HashSet;
 use std::iter;
@@ -34,7 +35,7 @@ use crate::token::Policy;
 use crate::trust::{Deployment, TrustedKey};
 
 /// How long a running module may take to follow its file.
-const RELOAD: Duration = Duration::from_secs(2);
+pub const RELOAD: Duration = Duration::from_secs(2);
 
 /// What a step would change.
 #[derive(Debug)]
@@ -212,6 +213,13 @@ impl Rotation {
             (one, file)
         });
         with_files.collect()
+    }
+
+    /// Returns the file of a peer that does not follow it by itself.
+    pub fn without_reload(&self) -> Option<&Path> {
+        let mut peers = self.peers.iter();
+        let still = peers.find(|peer| !peer.checked.options.reload);
+        still.map(|peer| &*peer.path)
     }
 
     /// Iterates over the peers whose files are not named.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::change::{Change, EditedFile};
 use super::error::{Kind, Refused};
 use super::setting::Setting;
+use super::write::Privacy;
 use crate::config::{
     self, AsWritten, Checked, Home, Repair, Report, check_texts, environment, main_of, remembered,
 };
@@ -150,7 +151,12 @@ impl Fix {
                     *new = text.edited(fixed.text.expose());
                 }
                 if errors(&after, environment)? <= errors(&module, environment)? {
-                    edited.push(EditedFile::fixed(&path, text, fixed.text.expose()));
+                    edited.push(EditedFile::replaced(
+                        &path,
+                        text,
+                        fixed.text.expose(),
+                        Privacy::Public,
+                    ));
                     repairs.extend(fixed.repairs);
                     module = after;
                 }

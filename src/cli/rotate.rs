@@ -2,6 +2,7 @@
 
 mod interface;
 mod replace;
+mod tls;
 mod wait;
 
 use std::path::Path;
@@ -27,6 +28,7 @@ pub(super) fn run(command: Command, console: &Console) -> Answer {
         Command::Abort(arguments) => step(Step::Abort, &arguments.into(), console),
         Command::Run(arguments) => all_steps(&arguments, console),
         Command::Replace(arguments) => replace::run(&arguments, console),
+        Command::Tls(arguments) => tls::run(&arguments.into(), console),
         Command::Status(files) => {
             let rotation = files.read()?;
             if let Some(damage) = rotation.damage() {

@@ -33,7 +33,9 @@ use transport::{Link, Transport};
 
 use super::callee::{UnknownDeployment, Vouched};
 use super::tls::{ClientFailure, ClientTls};
+use crate::grpc::tls::certificate_fingerprint;
 use crate::identity::DeploymentName;
+use crate::jose::Fingerprint;
 
 /// Where to connect: a DNS name or an IP address, and a port.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -403,15 +405,18 @@ impl Connector {
             ..
         } = self.options;
         let life = CancellationToken::new();
-        let repinned = tls.as_ref().map(ClientTls::repinned);
-        let transport = timeout(connect_timeout, self.secured(&life))
+        let was_pinned = tls.as_ref().is_some_and(ClientTls::is_pinned);
+        let made = tls.as_ref().map(ClientTls::made);
+        let (transport, shown) = timeout(connect_timeout, self.secured(&life))
             .await
             .unwrap_or(Err(ConnectError::Timeout(connect_timeout)))
             .map_err(|error| tonic::ConnectError(error.into()))?;
         self.link.opened.fetch_add(1, Ordering::SeqCst);
         let origin = self.origin.clone();
-        let opened = Line::open(transport, origin, keep_alive, life.clone(), vouched).await?;
-        if let Some(repinned) = repinned {
+        let of = (vouched, made);
+        let opened = Line::open(transport, origin, keep_alive, life.clone(), of).await?;
+        if let Some(tls) = tls {
+            let repinned = tls.repinned(was_pinned, shown);
             tokio::spawn(async move {
                 tokio::select! {
                     () = repinned => life.cancel(),
@@ -422,23 +427,28 @@ impl Connector {
         Ok(opened)
     }
 
-    async fn secured(&self, life: &CancellationToken) -> Result<Transport, ConnectError> {
+    /// Connects; returns the key of the certificate that was shown, too, if there is TLS.
+    async fn secured(
+        &self,
+        life: &CancellationToken,
+    ) -> Result<(Transport, Option<Fingerprint>), ConnectError> {
         let (stream, address) = self.dial().await?;
         self.link.fault.store(None);
         let tls = self.options.tls.clone();
-        let io = match &tls {
-            None => Either::Left(stream),
+        let (io, shown) = match &tls {
+            None => (Either::Left(stream), None),
             Some(tls) => match tls.connect(&self.target.host, stream).await {
-                Ok(stream) => Either::Right(Box::new(stream)),
+                Ok(stream) => {
+                    let chain = stream.get_ref().1.peer_certificates();
+                    let first = chain.and_then(|chain| chain.first());
+                    let shown = first.and_then(|der| certificate_fingerprint(der).ok());
+                    (Either::Right(Box::new(stream)), shown)
+                }
                 Err(failure) => return Err(ConnectError::Tls(address, Box::new(failure))),
             },
         };
-        Ok(Transport::new(
-            io,
-            tls,
-            Arc::clone(&self.link),
-            life.clone(),
-        ))
+        let link = Arc::clone(&self.link);
+        Ok((Transport::new(io, tls, link, life.clone()), shown))
     }
 
     /// Judges every address, and dials only what was judged.

@@ -114,7 +114,11 @@ fn every_example_of_the_help_runs() {
         for out in line.split("--out ").skip(1) {
             let _ = std::fs::remove_file(folder.path(out.split(' ').next().unwrap()));
         }
-        if line.contains(" rotate ") || line.contains(" revoke ") {
+        if line.contains(" rotate tls ") {
+            let encrypted = prepared();
+            shell(&encrypted, "countersign pair dpm=dpm dpe=dpe --tls --yes").exits(0);
+            shell(&encrypted, line).exits(0);
+        } else if line.contains(" rotate ") || line.contains(" revoke ") {
             shell(&changing, line).exits(0);
         } else if line.contains(" pair ") {
             // Each pairs two modules that know nothing of each other yet.

@@ -16,7 +16,7 @@ use crate::admin::write::{Privacy, folder_of};
 use crate::config::names::{PIN, PINS};
 use crate::config::{AsWritten, Home, TlsEnd};
 use crate::diagnostic::redact_name;
-use crate::grpc::tls::{OwnFiles, PemFile, certificate_fingerprint, words};
+use crate::grpc::tls::{OwnFiles, PemFile, TlsError, certificate_fingerprint, words};
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
 use crate::properties::bind::switch;
@@ -24,7 +24,7 @@ use crate::properties::name::{Pattern, free_key_name, same};
 use crate::properties::{Entry, FileText};
 
 /// The properties that name the certificate and its key.
-const FILES: [&str; 2] = ["cert-chain", "private-key"];
+pub(in crate::admin) const FILES: [&str; 2] = ["cert-chain", "private-key"];
 
 /// Returns `true` if TLS is on at `end`.
 pub(super) fn is_on(file: &AsWritten, end: TlsEnd<'_>) -> bool {
@@ -44,7 +44,7 @@ fn turned_on(file: &AsWritten, end: TlsEnd<'_>) -> Option<Setting> {
 
 /// Returns the pin of the peer `name` that `file` at `path` must have, unless it has it. A new pin
 /// is called `wanted`, by default `key`.
-pub(super) fn pin(
+pub(in crate::admin) fn pin(
     path: &Path,
     file: &AsWritten,
     name: &DeploymentName,
@@ -99,7 +99,7 @@ impl Certificate {
         let home = Home::new(path).dir;
         let named = FILES.map(|property| file.tls(TlsEnd::Server, property));
         if let [Some(cert_chain), Some(private_key)] = named {
-            return Self::named(path, &home, [cert_chain, private_key]);
+            return Self::named(path, [cert_chain, private_key]);
         }
         let folder = folder_of(path);
         let paths = ["tls.pem", "tls-key.pem"].map(|end| folder.join(format!("{name}-{end}")));
@@ -108,31 +108,7 @@ impl Certificate {
             let below = pem.strip_prefix(&home).unwrap_or(pem);
             format!("file:{}", below.display())
         });
-        let [cert_chain, private_key] = paths;
-        let mut new = Vec::new();
-        let are_there = [&cert_chain, &private_key].map(|pem| pem.symlink_metadata().is_ok());
-        let fingerprint = match are_there {
-            [true, true] => fingerprint(path, [cert_chain, private_key])?,
-            [true, false] => return Err(half(&cert_chain)),
-            [false, has_key] => {
-                // The key is written first: an earlier run was killed before the certificate.
-                let key = if has_key {
-                    let pem = FileText::read(&private_key)?;
-                    KeyPair::from_pem(pem.text()).map_err(|_error| half(&private_key))?
-                } else {
-                    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(not_made)?
-                };
-                let certificate = certify(name, &key).map_err(not_made)?;
-                let pem = certificate.pem();
-                new.push(EditedFile::created(cert_chain, pem, Privacy::Public));
-                if !has_key {
-                    let pem = key.serialize_pem();
-                    new.push(EditedFile::created(private_key, pem, Privacy::Owner));
-                }
-                certificate_fingerprint(certificate.der())
-                    .map_err(|error| not_made(words::of(&error)))?
-            }
-        };
+        let (fingerprint, new) = at(path, name, paths)?;
         Ok(Self {
             fingerprint,
             values,
@@ -140,21 +116,10 @@ impl Certificate {
         })
     }
 
-    fn named(file: &Path, home: &Path, entries: [&Entry; 2]) -> Result<Self, Refused> {
-        if let Some(entry) = entries.iter().find(|entry| entry.value().contains("${")) {
-            let (setting, path) = (redact_name(entry.key()), file.display());
-            let message =
-                format!("`{setting}` in `{path}` is a placeholder, which only the module resolves");
-            return Err(Refused::new(Kind::Unreadable, message));
-        }
-        let values = entries.map(|entry| entry.value().trim().to_owned());
-        let paths = values.each_ref().map(|value| {
-            let path = value.strip_prefix("file:").unwrap_or(value);
-            home.join(path)
-        });
+    fn named(file: &Path, entries: [&Entry; 2]) -> Result<Self, Refused> {
         Ok(Self {
-            fingerprint: fingerprint(file, paths)?,
-            values,
+            fingerprint: fingerprint(file, named(file, entries)?)?,
+            values: entries.map(|entry| entry.value().trim().to_owned()),
             new: Vec::new(),
         })
     }
@@ -186,17 +151,103 @@ impl Certificate {
     }
 }
 
+/// Returns the files that `entries` of the settings `file` name: a certificate and its key.
+pub(in crate::admin) fn named(file: &Path, entries: [&Entry; 2]) -> Result<[PathBuf; 2], Refused> {
+    if let Some(entry) = entries.iter().find(|entry| entry.value().contains("${")) {
+        let (setting, path) = (redact_name(entry.key()), file.display());
+        let message =
+            format!("`{setting}` in `{path}` is a placeholder, which only the module resolves");
+        return Err(Refused::new(Kind::Unreadable, message));
+    }
+    let home = Home::new(file).dir;
+    Ok(entries.map(|entry| {
+        let value = entry.value().trim();
+        home.join(value.strip_prefix("file:").unwrap_or(value))
+    }))
+}
+
+/// Returns the certificate that stands at the first path, with its key at the second, for the
+/// deployment `name` with the settings file `of`; with what has to be written where it is new.
+fn at(
+    of: &Path,
+    name: &DeploymentName,
+    [cert_chain, private_key]: [PathBuf; 2],
+) -> Result<(Fingerprint, Vec<EditedFile>), Refused> {
+    let are_there = [&cert_chain, &private_key].map(|pem| pem.symlink_metadata().is_ok());
+    let has_key = match are_there {
+        [true, true] => return Ok((fingerprint(of, [cert_chain, private_key])?, Vec::new())),
+        [true, false] => return Err(half(&cert_chain)),
+        [false, has_key] => has_key,
+    };
+    // The key is written first: an earlier run was killed before the certificate.
+    let key = if has_key {
+        let pem = FileText::read(&private_key)?;
+        KeyPair::from_pem(pem.text()).map_err(|_error| half(&private_key))?
+    } else {
+        new_key()?
+    };
+    let (fingerprint, pem) = certified(name, &key)?;
+    let mut new = vec![EditedFile::created(cert_chain, pem, Privacy::Public)];
+    if !has_key {
+        let pem = key.serialize_pem();
+        new.push(EditedFile::created(private_key, pem, Privacy::Owner));
+    }
+    Ok((fingerprint, new))
+}
+
+/// Makes a certificate for `name`; returns its fingerprint, and it and its key as PEM.
+pub(in crate::admin) fn issue(
+    name: &DeploymentName,
+) -> Result<(Fingerprint, String, String), Refused> {
+    let key = new_key()?;
+    let (fingerprint, pem) = certified(name, &key)?;
+    Ok((fingerprint, pem, key.serialize_pem()))
+}
+
+fn new_key() -> Result<KeyPair, Refused> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(not_made)
+}
+
+fn certified(name: &DeploymentName, key: &KeyPair) -> Result<(Fingerprint, String), Refused> {
+    let certificate = certify(name, key).map_err(not_made)?;
+    let made = certificate_fingerprint(certificate.der());
+    let fingerprint = made.map_err(|error| not_made(words::of(&error)))?;
+    Ok((fingerprint, certificate.pem()))
+}
+
+/// Returns the key of the certificate in `chain`, of those in the file `key`, as PEM.
+pub(in crate::admin) fn key_in_use(of: &Path, [chain, key]: [&Path; 2]) -> Result<String, Refused> {
+    let files = own([chain.to_owned(), key.to_owned()]);
+    files.key_in_use().map_err(unusable(of))
+}
+
 /// Returns the fingerprint of the certificate in `chain`, after checking it and its `key`; the
 /// settings file `of` is named in the error.
-fn fingerprint(of: &Path, [chain, key]: [PathBuf; 2]) -> Result<Fingerprint, Refused> {
+pub(in crate::admin) fn fingerprint(
+    of: &Path,
+    files: [PathBuf; 2],
+) -> Result<Fingerprint, Refused> {
+    own(files).check().map_err(unusable(of))
+}
+
+/// Returns the fingerprint of the certificate in `chain`, whose key need not be there.
+pub(in crate::admin) fn shown(of: &Path, chain: PathBuf) -> Result<Fingerprint, Refused> {
+    own([chain, PathBuf::new()])
+        .fingerprint()
+        .map_err(unusable(of))
+}
+
+fn own([chain, key]: [PathBuf; 2]) -> OwnFiles {
     let [chain_setting, key_setting] = FILES.map(|property| TlsEnd::Server.setting(property));
-    let files = OwnFiles {
-        cert_chain: PemFile::new(chain, chain_setting),
-        private_key: PemFile::new(key, key_setting),
-    };
+    OwnFiles::new(
+        PemFile::new(chain, chain_setting),
+        PemFile::new(key, key_setting),
+    )
+}
+
+fn unusable(of: &Path) -> impl FnOnce(TlsError) -> Refused + use<> {
     let what = format!("the TLS certificate of `{}` cannot be used", of.display());
-    let checked = files.check();
-    checked.map_err(Refused::caused(Kind::Unreadable, what))
+    Refused::caused(Kind::Unreadable, what)
 }
 
 /// Only one of certificate and key exists.

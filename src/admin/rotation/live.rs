@@ -33,6 +33,8 @@ pub struct Asking {
     pub except: Vec<DeploymentName>,
     /// Whether to ask no running module.
     pub offline: bool,
+    /// What is set over the owner's file: its next certificate.
+    pub sets: Vec<(String, String)>,
 }
 
 /// Asks the running module of the owner's file whether it signs with the file's key.
@@ -59,7 +61,12 @@ pub(in crate::admin) async fn ask_own_module(
 
 /// Loads the settings of a module, to ask as it or to find it.
 pub(in crate::admin) fn load(file: &Path, kind: &ModuleKind) -> Result<Settings, Doubt> {
-    let settings = Settings::load(file, kind, config::environment(), &[]);
+    load_with(file, kind, &[])
+}
+
+/// Loads them with `sets` over the file.
+fn load_with(file: &Path, kind: &ModuleKind, sets: &[(String, String)]) -> Result<Settings, Doubt> {
+    let settings = Settings::load(file, kind, config::environment(), sets);
     settings.map_err(|error| {
         let why = cause(&error);
         Found::NotAsked.because(format!("`{}` cannot be run here: {why}", file.display()))
@@ -201,7 +208,7 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
     let loaded = if asking.offline {
         Err(Found::NotAsked.because("no module was asked"))
     } else {
-        load(&rotation.owner.path, kind)
+        load_with(&rotation.owner.path, kind, &asking.sets)
     };
     let mut all = Vec::new();
     for (deployment, file) in rotation.deployments() {

@@ -62,6 +62,12 @@ pub(crate) enum Command {
     /// It needs no key to begin with, and ends a rotation that is under way. What the old keys
     /// signed is refused from then on. Each run makes another key.
     Replace(replace::Arguments),
+    /// Replace the certificate that the peers pin; for a while they pin both
+    ///
+    /// It makes a certificate, has the peers pin it too, uses it once they do, and then has them
+    /// remove the old pin. It goes on where it was interrupted.
+    #[command(after_help = example("rotate tls --home dpe --peer-file dpm --yes"))]
+    Tls(Activation),
 }
 
 #[derive(Args, Debug)]
@@ -72,7 +78,8 @@ pub(crate) struct FileArguments {
     /// The home or the properties file of a module that trusts it; may be repeated
     #[arg(long, value_name = "DIR|FILE")]
     pub(super) peer_file: Vec<PathBuf>,
-    /// The peers' files are on other machines: `prepare` prints a block for `pair accept`
+    /// The peers' files are on other machines: `prepare` prints a block for `pair accept`, `tls` the
+    /// line that pins the new certificate
     #[arg(long)]
     pub(super) one_side: bool,
 }
@@ -232,6 +239,7 @@ impl StepArguments {
             addresses: self.asked.peer_address.clone(),
             except: self.asked.except.clone(),
             offline: self.asked.offline,
+            ..Asking::default()
         };
         let addresses = asking.addresses.iter_mut().map(|(name, _)| name);
         for name in addresses.chain(&mut asking.except) {

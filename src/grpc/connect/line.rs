@@ -18,6 +18,7 @@ use tonic::{Code, Status, TimeoutExpired};
 
 use super::transport::{Link, Transport};
 use crate::grpc::callee::Vouched;
+use crate::grpc::tls::Made;
 
 /// When a connection asks its server for a sign of life, and how long it waits for one.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +85,8 @@ pub(in crate::grpc) struct Line {
     pub(in crate::grpc) vouched: Vouched,
     /// The server's complaint with which it ended, if there was one.
     complaint: Arc<SetOnce<Option<Status>>>,
+    /// What it was made with, if it has TLS.
+    made: Option<Made>,
 }
 
 impl Line {
@@ -93,7 +96,7 @@ impl Line {
         origin: Uri,
         keep_alive: KeepAlive,
         life: CancellationToken,
-        vouched: Vouched,
+        (vouched, made): (Vouched, Option<Made>),
     ) -> Result<Self, hyper::Error> {
         let link = Arc::clone(&transport.link);
         let complaints = link.complaints.load(Ordering::Relaxed);
@@ -122,12 +125,15 @@ impl Line {
             life,
             vouched,
             complaint,
+            made,
         })
     }
 
-    /// Returns `true` unless the connection has ended, or is about to.
+    /// Returns `true` if calls may begin on the connection: it has not ended, nor is about to, and
+    /// was made with the certificate of now.
     pub(super) fn is_open(&self) -> bool {
-        !self.sender.is_closed() && !self.life.is_cancelled()
+        let is_current = self.made.as_ref().is_none_or(Made::is_current);
+        is_current && !self.sender.is_closed() && !self.life.is_cancelled()
     }
 
     /// Sends `request`; returns the answer's headers, and the body as it comes.

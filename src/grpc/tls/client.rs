@@ -18,6 +18,7 @@ use super::{
     ALPN, ClientFailure, ONLY_TLS13, OwnFiles, PemFile, ServerTlsOptions, TlsError, provider,
 };
 use crate::identity::DeploymentName;
+use crate::jose::Fingerprint;
 use crate::trust::TrustStore;
 
 /// The parts of a client's TLS.
@@ -174,15 +175,40 @@ impl ClientTls {
         }
     }
 
-    /// Completes when the keys that are pinned for the callee are no longer those of now.
-    pub(crate) fn repinned(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Returns what a connection that is made now is made with.
+    pub(crate) fn made(&self) -> Made {
+        Made {
+            source: Arc::clone(&self.source),
+            material: self.source.material.current(),
+        }
+    }
+
+    /// Returns `true` if the callee's certificate is pinned now.
+    pub(crate) fn is_pinned(&self) -> bool {
+        let trust = self.source.trust.current();
+        !self.callee.keys(None, &trust).is_empty()
+    }
+
+    /// Completes once a callee that has shown a certificate with the key `shown` is no longer
+    /// trusted for it: a pin that decided is gone, or pins decide where none did.
+    pub(crate) fn repinned(
+        &self,
+        was_pinned: bool,
+        shown: Option<Fingerprint>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let Self { source, callee } = self.clone();
         let mut changes = source.trust.subscribe();
-        let before = callee.keys(None, &source.trust.current());
         async move {
-            while callee.keys(None, &source.trust.current()) == before
-                && changes.changed().await.is_ok()
-            {}
+            loop {
+                let keys = callee.keys(None, &source.trust.current());
+                let still = match shown {
+                    Some(shown) if was_pinned => keys.contains(&shown),
+                    _ => keys.is_empty() != was_pinned,
+                };
+                if !still || changes.changed().await.is_err() {
+                    break;
+                }
+            }
         }
     }
 
@@ -206,6 +232,20 @@ impl ClientTls {
     /// Says why a read or write after the handshake failed, if TLS is the cause.
     pub(crate) fn explain_later(&self, error: &std::io::Error) -> Option<ClientFailure> {
         ClientFailure::of_tls(error, &self.source.settings)
+    }
+}
+
+/// The certificate and the authorities that a connection is made with.
+#[derive(Debug)]
+pub(crate) struct Made {
+    source: Arc<Source>,
+    material: Arc<Material>,
+}
+
+impl Made {
+    /// Returns `true` unless the files were read again since.
+    pub(crate) fn is_current(&self) -> bool {
+        Arc::ptr_eq(&self.material, &self.source.material.current())
     }
 }
 

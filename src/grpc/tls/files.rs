@@ -59,6 +59,20 @@ impl OwnFiles {
         Ok(in_short(&self.cert_chain, &chain)?.fingerprint)
     }
 
+    /// Returns the key that belongs to the certificate, of those in the file, as it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub(crate) fn key_in_use(&self) -> Result<String, TlsError> {
+        let (chain, content) = (self.cert_chain.read()?, self.private_key.read()?);
+        let text = str::from_utf8(&content).unwrap_or_default();
+        let mut keys = sections(text, PRIVATE_KEY);
+        let own = keys.find(|key| Own::parse(self, &chain, key.as_bytes()).is_ok());
+        own.map(|key| format!("{key}\n"))
+            .ok_or_else(|| TlsError::of_file(&self.private_key, NO_PRIVATE_KEY))
+    }
+
     /// Reads only the certificate, and returns why a peer that does not pin it would refuse it at
     /// `now`: as a server's that `serves`, or as a client's.
     pub(crate) fn judge(
@@ -76,6 +90,8 @@ impl OwnFiles {
 pub(super) type Content = Zeroizing<Vec<u8>>;
 
 const MOST_BYTES: u64 = 1024 * 1024;
+/// More keys of a file are not tried.
+const MOST_KEYS: usize = 4;
 const CUT_OFF: &str = "is not valid PEM: a section in it is cut off, or is not base64";
 pub(super) const NO_CERTIFICATE: &str = "holds no PEM certificate (`-----BEGIN CERTIFICATE-----`)";
 const NO_PRIVATE_KEY: &str = "holds no unencrypted PEM private key (`-----BEGIN PRIVATE KEY-----`)";
@@ -141,35 +157,58 @@ impl Own {
         let chain = certificates(&files.cert_chain, cert_chain)?;
         let shown = in_short(&files.cert_chain, &chain)?;
         let file = &files.private_key;
-        let read = PrivateKeyDer::from_pem_slice(private_key);
-        let mut der = read.map_err(|error| match error {
-            // In the first line of one kind, in the second of the other.
-            _ if private_key.windows(9).any(|part| part == b"ENCRYPTED") => {
-                TlsError::PrivateKey(file.clone(), "it is encrypted")
+        let mut found = None;
+        // While a certificate is replaced, the file has the keys of both.
+        for read in PrivateKeyDer::pem_slice_iter(private_key).take(MOST_KEYS) {
+            let tried = read.map_err(|error| not_read(file, private_key, &error));
+            found = Some(tried.and_then(|der| Self::with(files, &chain, der)));
+            if matches!(found, Some(Ok(_))) {
+                break;
             }
-            pem::Error::NoItemsFound => TlsError::of_file(file, NO_PRIVATE_KEY),
-            _ => TlsError::of_file(file, CUT_OFF),
-        })?;
+        }
+        let key =
+            found.unwrap_or_else(|| Err(not_read(file, private_key, &pem::Error::NoItemsFound)))?;
+        Ok(Self {
+            key: Arc::new(key),
+            shown,
+        })
+    }
+
+    /// Combines `chain` with its key.
+    fn with(
+        files: &OwnFiles,
+        chain: &[CertificateDer<'static>],
+        mut der: PrivateKeyDer<'static>,
+    ) -> Result<CertifiedKey, TlsError> {
+        let file = &files.private_key;
         let signing = any_supported_type(&der);
         der.zeroize();
         let signing = signing.map_err(|_other| TlsError::PrivateKey(file.clone(), UNUSABLE_KEY))?;
-        let key = CertifiedKey::new(chain, signing);
+        let key = CertifiedKey::new(chain.to_vec(), signing);
         match key.keys_match() {
             // Some keys cannot be compared.
-            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(key),
             Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
                 let chain = &files.cert_chain;
                 let why = format!(
                     "the private key in {file} does not belong to the first certificate in {chain}"
                 );
-                return Err(TlsError::File(file.clone(), why));
+                Err(TlsError::File(file.clone(), why))
             }
-            Err(error) => return Err(TlsError::PrivateKey(file.clone(), words::of(&error))),
+            Err(error) => Err(TlsError::PrivateKey(file.clone(), words::of(&error))),
         }
-        Ok(Self {
-            key: Arc::new(key),
-            shown,
-        })
+    }
+}
+
+/// Says why `error` keeps a key in `content`, that of `file`, from being read.
+fn not_read(file: &PemFile, content: &[u8], error: &pem::Error) -> TlsError {
+    match error {
+        // In the first line of one kind, in the second of the other.
+        _ if content.windows(9).any(|part| part == b"ENCRYPTED") => {
+            TlsError::PrivateKey(file.clone(), "it is encrypted")
+        }
+        pem::Error::NoItemsFound => TlsError::of_file(file, NO_PRIVATE_KEY),
+        _ => TlsError::of_file(file, CUT_OFF),
     }
 }
 
@@ -197,6 +236,26 @@ fn certificates(file: &PemFile, content: &[u8]) -> Result<Vec<CertificateDer<'st
         return Err(TlsError::of_file(file, NO_CERTIFICATE));
     }
     Ok(all)
+}
+
+/// The end of the line with which a certificate begins in PEM.
+pub(crate) const CERTIFICATE: &str = "CERTIFICATE-----";
+/// The end of the line with which a private key begins.
+const PRIVATE_KEY: &str = "PRIVATE KEY-----";
+
+/// Iterates over the sections of a PEM `text` whose first line ends with `kind`.
+pub(crate) fn sections<'a>(text: &'a str, kind: &'static str) -> impl Iterator<Item = &'a str> {
+    let starts = text.match_indices("-----BEGIN ").map(|(at, _)| at);
+    starts.filter_map(move |at| {
+        let rest = text.get(at..)?;
+        let end = rest.find("-----END ")?;
+        let length = rest
+            .get(end..)?
+            .find('\n')
+            .map_or(rest.len(), |line| end + line);
+        let is_kind = rest.lines().next()?.trim_end().ends_with(kind);
+        rest.get(..length).filter(|_| is_kind)
+    })
 }
 
 /// Returns `true` if a certificate of any kind begins in `line`, which is no comment.
@@ -355,6 +414,35 @@ mod tests {
         );
 
         assert!(files.check().is_ok());
+    }
+
+    #[test]
+    fn key_of_the_certificate_is_found_among_those_in_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = [(); 3].map(|()| rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap());
+        let keys = made.each_ref().map(|made| made.signing_key.serialize_pem());
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            PemFile::new(path, name)
+        };
+        let both = file(
+            "private-key",
+            &(keys[0].clone() + "\n# the next one\n" + &keys[1]),
+        );
+        for (n, key) in [(0, &keys[0]), (1, &keys[1])] {
+            let files = OwnFiles::new(file("cert-chain", &made[n].cert.pem()), both.clone());
+
+            files.check().unwrap();
+            assert_eq!(files.key_in_use().unwrap().trim(), key.trim());
+        }
+        let files = OwnFiles::new(file("cert-chain", &made[2].cert.pem()), both);
+        let refused = cause(&files.check().unwrap_err());
+        assert!(
+            refused.contains("does not belong to the first certificate"),
+            "{refused}"
+        );
+        files.key_in_use().unwrap_err();
     }
 
     #[test]

@@ -18,10 +18,11 @@ use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::version::TLS13;
 
+pub(crate) use client::Made;
 pub use client::{ClientTls, ClientTlsOptions};
 pub(crate) use failure::{ClientFailure, ServerFailure};
 pub use files::OwnFiles;
-pub(crate) use files::Shown;
+pub(crate) use files::{CERTIFICATE, Shown, sections};
 pub(crate) use live::{ChangedTlsFiles, TlsFiles};
 pub(crate) use pins::certificate_fingerprint;
 pub use server::{ClientAuth, ServerTls, ServerTlsOptions};

@@ -2,6 +2,7 @@
 
 use countersign::testing::own_deployment;
 
+use super::super::support::world::now_trusts;
 use super::certificates::{Files, self_signed};
 use super::{connect, dpm_with_tls, module, options, pinning, who_am_i};
 
@@ -61,5 +62,32 @@ async fn replaced_client_certificate_is_shown_on_the_next_connection() {
 
     let accepted = connect(running.address.port(), client).await.unwrap();
     who_am_i(&accepted, &caller).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn calls_after_a_replaced_client_certificate_go_over_a_connection_that_shows_it() {
+    let files = Files::new();
+    let (dpm, dpe) = (
+        own_deployment("dpm", "dpm-dev"),
+        own_deployment("dpe", "dpe-dev"),
+    );
+    let (server, old, new) = (self_signed(&[]), self_signed(&[]), self_signed(&[]));
+    let registry = module(&dpm, [pinning(&dpe, &[old.fingerprint, new.fingerprint])]);
+    let tls = files.server("dpm", &server, None, None);
+    let running = dpm_with_tls(registry.clone(), tls).await;
+    let caller = module(&dpe, [pinning(&dpm, &[server.fingerprint])]);
+    let client = options(&caller, files.client("dpe", Some(&old), None));
+    let connection = connect(running.address.port(), client).await.unwrap();
+    who_am_i(&connection, &caller).await.unwrap();
+
+    files.replace("dpe-key.pem", &(old.key.clone() + &new.key));
+    caller.reload_tls().unwrap();
+    files.replace("dpe.pem", &new.certificate);
+    caller.reload_tls().unwrap();
+    who_am_i(&connection, &caller).await.unwrap();
+    now_trusts(&registry, vec![pinning(&dpe, &[new.fingerprint])]);
+
+    who_am_i(&connection, &caller).await.unwrap();
     running.stop().await;
 }
