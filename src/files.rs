@@ -116,7 +116,8 @@ pub fn regular(path: &Path, options: &mut OpenOptions, follows_links: bool) -> i
     Err(io::Error::new(ErrorKind::Unsupported, what))
 }
 
-/// Names in `error` what keeps this process from `path`, if that is a right or a read-only volume.
+/// Adds to `error` which file or folder on the way to `path` refuses this process, if permissions or
+/// a read-only file system are the cause.
 pub fn explained(path: &Path, error: io::Error) -> io::Error {
     let user = geteuid();
     // Itself, or the last folder on the way to it that can be seen.
@@ -128,7 +129,7 @@ pub fn explained(path: &Path, error: io::Error) -> io::Error {
     let text = match (Errno::from_io_error(&error), found) {
         (Some(Errno::ACCESS), Some((place, about))) => format!(
             "permission denied to user {user}: `{place}` belongs to user {} and group {} and has mode {:04o}; \
-             let user {user} use it, or run as its owner",
+             give user {user} access, or run as the owner",
             about.uid(),
             about.gid(),
             about.mode() & 0o7777

@@ -29,9 +29,9 @@ const MAX_FILE_LINES: usize = 500;
 
 /// Most code lines of each module: lower them when code goes, never raise them.
 const BUDGETS: &[(&str, usize)] = &[
-    ("admin", 6604),
+    ("admin", 6601),
     ("admission", 408),
-    ("cli", 4323),
+    ("cli", 4310),
     ("clock", 86),
     ("config", 6564),
     ("diagnostic", 593),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 36149;
+const TOTAL: usize = 36133;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

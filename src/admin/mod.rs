@@ -1,6 +1,7 @@
 //! What an operator does to files and modules: procedures that return plans and reports. Nothing
 //! here prints.
 
+mod certificate;
 mod change;
 pub mod demo;
 pub mod deployments;

@@ -6,7 +6,6 @@
 //! at all.
 
 mod member;
-pub(super) mod tls;
 mod view;
 
 use std::collections::BTreeSet;

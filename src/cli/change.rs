@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::iter;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
@@ -203,6 +204,16 @@ pub(super) fn files_in_json<'a>(files: impl IntoIterator<Item = &'a EditedFile>)
 /// Says why running modules do not follow what was written.
 pub(super) fn inactive(why: impl Display, help: &str) -> Refused {
     Refused::new(Kind::Conflict, format!("written, but NOT active: {why}")).with_help(help)
+}
+
+/// Ends a command after a change that the module of the file `unread`, if there is one, does not
+/// follow by itself.
+pub(super) fn followed(unread: Option<&Path>) -> Answer {
+    let Some(path) = unread else {
+        return Ok(Exit::Done);
+    };
+    let why = format!("`{}` says `countersign.reload=false`", path.display());
+    Err(inactive(why, BY_SIGNAL))
 }
 
 /// Ends a command that has `done` something, after which its files must have no errors.

@@ -161,11 +161,13 @@ fn prune(file: &SettingsFile, how: &How, console: &Console) -> Answer {
     let pruning = Pruning::plan(file)?;
     let change = &pruning.change;
     let mut text = String::new();
-    for (what, keys) in [("removed", &pruning.removed), ("kept", &pruning.kept)] {
+    for (what, keys, why) in [
+        ("removed", &pruning.removed, ""),
+        ("kept", &pruning.kept, "  its last key"),
+    ] {
         for key in keys {
-            let last = if what == "kept" { "  its last key" } else { "" };
             let (name, of, fingerprint) = (&key.name, &key.deployment, &key.fingerprint);
-            let _ = writeln!(text, "{what:<8} `{name}` of {of}: {fingerprint}{last}");
+            let _ = writeln!(text, "{what:<8} `{name}` of {of}: {fingerprint}{why}");
         }
     }
     text += &changes(&change.files);

@@ -192,7 +192,7 @@ fn in_words(diagnosis: &Diagnosis, console: &Console) -> String {
         line(&mut text, row, console);
     }
     for visit in &diagnosis.visits {
-        let peer = wrapped(&visit.peer, 0, console.width);
+        let (peer, _) = wrapped(&visit.peer, 0, console.width);
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\n{}", console.styled("1", &peer));
         for row in visit.known() {
@@ -225,13 +225,7 @@ fn line(text: &mut String, row: &Row, console: &Console) {
     };
     let times = TIMES.min(console.width);
     let room = console.width.saturating_sub(took.len());
-    let detail = wrapped(&row.detail, INDENT, room);
-    let last = last_width(&detail);
-    let column = if detail.contains('\n') {
-        last
-    } else {
-        INDENT + last
-    };
+    let (detail, column) = wrapped(&row.detail, INDENT, room);
     let before = times.saturating_sub(column);
     let state = console.styled(style, &format!("{state:<5}"));
     let shown = format!("{number:>2} {layer:<11} {state} {detail}{took:>before$}");
@@ -246,13 +240,12 @@ fn line(text: &mut String, row: &Row, console: &Console) {
         let _ = writeln!(text, "{:INDENT$}{}:", "", console.styled("1", place));
     }
     for help in &row.help {
-        let words = wrapped(&help.words, INDENT + 2, console.width);
+        let (words, column) = wrapped(&help.words, INDENT + 2, console.width);
         let _ = write!(text, "{:INDENT$}  {words}", "");
-        // A line that is typed stays whole: a terminal breaks it so that it can be copied.
+        // A command stays on one line, so that it can be copied.
         if !help.line.is_empty() {
             let line = visible(&help.line);
-            let last = last_width(&words);
-            let fits = INDENT + 3 + last + line.chars().count() <= console.width;
+            let fits = column + 1 + line.chars().count() <= console.width;
             let between = match (words.is_empty(), fits) {
                 (true, _) => String::new(),
                 (false, true) => " ".to_owned(),
@@ -264,15 +257,9 @@ fn line(text: &mut String, row: &Row, console: &Console) {
     }
 }
 
-/// Returns how long the last line of `text` is.
-fn last_width(text: &str) -> usize {
-    let last = text.rsplit('\n').next();
-    last.map_or(0, |line| line.chars().count())
-}
-
-/// Breaks `text` between words into lines of at most `width` characters, the first of which begins
-/// after `indent` characters, like all others.
-fn wrapped(text: &str, indent: usize, width: usize) -> String {
+/// Breaks `text` between words into lines of at most `width` characters, each of which begins after
+/// `indent` characters. Returns the column in which the last line ends, too.
+fn wrapped(text: &str, indent: usize, width: usize) -> (String, usize) {
     let mut lines = String::new();
     let mut column = indent;
     for word in visible(text).split(' ') {
@@ -287,7 +274,7 @@ fn wrapped(text: &str, indent: usize, width: usize) -> String {
         lines += word;
         column += word.chars().count();
     }
-    lines
+    (lines, column)
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -208,7 +208,7 @@ fn folder_that_keeps_a_module_from_starting_is_named_with_user_mode_and_way_out(
             let said = String::from_utf8_lossy(&refused.stderr);
             let expected = format!(
                 "permission denied to user {UNKNOWN}: `{place}` belongs to user 0 and group 0 and \
-                 has mode {mode:04o}; let user {UNKNOWN} use it, or run as its owner\n"
+                 has mode {mode:04o}; give user {UNKNOWN} access, or run as the owner\n"
             );
             assert_eq!(refused.status.code(), Some(3), "{said}");
             assert!(said.ends_with(&expected), "{said}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::member::{self, Member, Options};
-use super::tls::{self, Certificate};
+use crate::admin::certificate::{self, Certificate};
 use crate::admin::change::{EditedFile, PAIRED};
 use crate::admin::deployments::{Peer, Trusts};
 use crate::admin::error::{Kind, Refused};
@@ -231,7 +231,7 @@ impl<'a> View<'a> {
         for (peer, of, _) in &introduced {
             let name = options.key_name.as_deref();
             if let Some(pin) = of.tls {
-                settings.extend(tls::pin(path, file, &peer.deployment, pin, name)?);
+                settings.extend(certificate::pin(path, file, &peer.deployment, pin, name)?);
             }
         }
         let mut values = BTreeMap::new();
@@ -339,7 +339,7 @@ impl<'a> View<'a> {
 
     /// Returns `true` if its listener has TLS.
     pub(super) fn has_tls(&self) -> bool {
-        tls::is_on(&self.trusts.file, TlsEnd::Server)
+        certificate::is_on(&self.trusts.file, TlsEnd::Server)
     }
 
     /// Returns `true` if it listens beyond its own host.

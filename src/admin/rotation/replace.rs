@@ -43,8 +43,8 @@ pub struct Replacement {
     pub hand_over: HandOver,
     /// Those modules, as the module's own file calls them, with their types.
     pub elsewhere: Vec<(DeploymentName, ModuleType)>,
-    /// The files whose modules do not follow them by themselves.
-    pub without_reload: Vec<PathBuf>,
+    /// The first of the files that its module does not follow by itself.
+    pub without_reload: Option<PathBuf>,
 }
 
 impl Replacement {
@@ -103,11 +103,10 @@ impl Replacement {
             let deployment = rotation.owner.find(name)?;
             Some((name.clone(), deployment.module.clone()))
         });
-        let all = rotation.files();
-        let still = all.filter(|file| !file.checked.options.reload);
+        let still = rotation.files().find(|file| !file.checked.options.reload);
         Ok(Self {
             elsewhere: elsewhere.collect(),
-            without_reload: still.map(|file| file.path.clone()).collect(),
+            without_reload: still.map(|file| file.path.clone()),
             change: Change::effective(files)?,
             revoked,
             hand_over,

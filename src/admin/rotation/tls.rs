@@ -9,9 +9,9 @@ use std::iter;
 use std::path::{Path, PathBuf};
 
 use super::Rotation;
+use crate::admin::certificate::{FILES, fingerprint, issue, key_in_use, named, pin, shown};
 use crate::admin::change::{Change, EditedFile};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::pairing::tls::{FILES, fingerprint, issue, key_in_use, named, pin, shown};
 use crate::admin::setting::{Setting, as_a_module_reads};
 use crate::admin::source::SettingsFile;
 use crate::admin::write::Privacy;
@@ -113,7 +113,9 @@ impl TlsPlan {
                 Change::of(change.into_iter().flatten().collect()),
             )
         } else {
-            (TlsStep::Pin, Change::checked(edited, first)?)
+            rotation.adds_no_fault(&edited)?;
+            let change = Change::effective([first, edited].concat())?;
+            (TlsStep::Pin, change)
         };
         Ok(Self {
             step,
@@ -143,11 +145,12 @@ impl TlsPlan {
             let removed: Vec<_> = outdated.map(|(key, _)| Setting::removed(key)).collect();
             edited.extend(peer.edited(&removed)?);
         }
+        rotation.adds_no_fault(&edited)?;
         let alone = key_in_use(&rotation.owner.path, [chain, key])?;
         edited.extend(written(key, &alone, Privacy::Owner)?);
         Ok(Self {
             step: TlsStep::Unpin,
-            change: Change::of(edited),
+            change: Change::effective(edited)?,
             old,
             new,
             sets: Vec::new(),

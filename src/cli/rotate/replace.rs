@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::admin::home_of;
 use crate::admin::rotation::replace::{Replacement, Request};
-use crate::cli::change::{BY_SIGNAL, How, Next, changes, files_in_json, inactive};
+use crate::cli::change::{How, Next, changes, files_in_json, followed};
 use crate::cli::input::ModuleArgument;
-use crate::cli::output::{Answer, Console, Exit, Format, add};
+use crate::cli::output::{Answer, Console, Format, add};
 use crate::cli::revoke::consequences;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Home;
@@ -91,13 +91,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
             console.reply(text, &report)?;
         }
     }
-    match plan.without_reload.first().filter(|_| written) {
-        Some(path) => {
-            let why = format!("`{}` says `countersign.reload=false`", path.display());
-            Err(inactive(why, BY_SIGNAL))
-        }
-        None => Ok(Exit::Done),
-    }
+    followed(plan.without_reload.as_deref().filter(|_| written))
 }
 
 /// Returns what goes on with the new key: on the hosts of modules elsewhere, then here.

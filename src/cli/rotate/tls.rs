@@ -7,8 +7,8 @@ use super::wait::{self, PAUSES, carry_out};
 use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::tls::{TlsPlan, TlsStep};
 use crate::admin::rotation::{RELOAD, Rotation};
-use crate::cli::change::{BY_SIGNAL, changes, files_in_json, inactive};
-use crate::cli::output::{Answer, Console, Exit, Refused, add};
+use crate::cli::change::{changes, files_in_json, followed};
+use crate::cli::output::{Answer, Console, Refused, add};
 use crate::cli::runtime::{Patience, runtime};
 
 pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
@@ -18,7 +18,7 @@ pub(super) fn run(arguments: &StepArguments, console: &Console) -> Answer {
     loop {
         let rotation = files.read()?;
         let plan = TlsPlan::of(&rotation)?;
-        let shown = changes(plan.change.all());
+        let shown = changes(&plan.change.files);
         if done.is_empty() {
             let heading = format!(
                 "the certificate {} is replaced: its files change once each peer pins the new one, \
@@ -84,13 +84,7 @@ fn conclude(
         ));
     }
     console.reply(text, &report)?;
-    match rotation.without_reload().filter(|_| !how.dry_run) {
-        Some(path) => {
-            let why = format!("`{}` says `countersign.reload=false`", path.display());
-            Err(inactive(why, BY_SIGNAL))
-        }
-        None => Ok(Exit::Done),
-    }
+    followed(rotation.without_reload().filter(|_| !how.dry_run))
 }
 
 /// Takes a step once the running modules are ready for it. It `follows` another one at once.

@@ -61,8 +61,8 @@ pub(super) async fn accepted(
     }
 }
 
-/// Waits until the running module follows its file. Until then, and where it does not in time, it is
-/// what `still` says; what may help stands beside that.
+/// Waits until the running module follows its file. If it does not in time, the error says what the
+/// module `still` does, and what may `help`.
 pub(super) async fn own_follows(
     rotation: &Rotation,
     kind: &ModuleKind,

@@ -189,8 +189,8 @@ impl ClientTls {
         !self.callee.keys(None, &trust).is_empty()
     }
 
-    /// Completes once a callee that has shown a certificate with the key `shown` is no longer
-    /// trusted for it: a pin that decided is gone, or pins decide where none did.
+    /// Completes when the callee's certificate, whose key is `shown`, would no longer be accepted:
+    /// its pin was removed, or pins were added where none decided before.
     pub(crate) fn repinned(
         &self,
         was_pinned: bool,

@@ -200,7 +200,7 @@ impl Own {
     }
 }
 
-/// Says why `error` keeps a key in `content`, that of `file`, from being read.
+/// Explains why no key can be read from `content`, the content of `file`.
 fn not_read(file: &PemFile, content: &[u8], error: &pem::Error) -> TlsError {
     match error {
         // In the first line of one kind, in the second of the other.

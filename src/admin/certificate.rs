@@ -1,4 +1,4 @@
-//! A certificate for each side, and each side's pin in the other's file.
+//! The TLS certificate of a module: found or made, and pinned in the files of its peers.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -9,10 +9,10 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, date_time_ymd,
 };
 
-use crate::admin::change::EditedFile;
-use crate::admin::error::{Kind, Refused};
-use crate::admin::setting::Setting;
-use crate::admin::write::{Privacy, folder_of};
+use super::change::EditedFile;
+use super::error::{Kind, Refused};
+use super::setting::Setting;
+use super::write::{Privacy, folder_of};
 use crate::config::names::{PIN, PINS};
 use crate::config::{AsWritten, Home, TlsEnd};
 use crate::diagnostic::redact_name;
@@ -24,7 +24,7 @@ use crate::properties::name::{Pattern, free_key_name, same};
 use crate::properties::{Entry, FileText};
 
 /// The properties that name the certificate and its key.
-pub(in crate::admin) const FILES: [&str; 2] = ["cert-chain", "private-key"];
+pub(super) const FILES: [&str; 2] = ["cert-chain", "private-key"];
 
 /// Returns `true` if TLS is on at `end`.
 pub(super) fn is_on(file: &AsWritten, end: TlsEnd<'_>) -> bool {
@@ -44,7 +44,7 @@ fn turned_on(file: &AsWritten, end: TlsEnd<'_>) -> Option<Setting> {
 
 /// Returns the pin of the peer `name` that `file` at `path` must have, unless it has it. A new pin
 /// is called `wanted`, by default `key`.
-pub(in crate::admin) fn pin(
+pub(super) fn pin(
     path: &Path,
     file: &AsWritten,
     name: &DeploymentName,
@@ -152,7 +152,7 @@ impl Certificate {
 }
 
 /// Returns the files that `entries` of the settings `file` name: a certificate and its key.
-pub(in crate::admin) fn named(file: &Path, entries: [&Entry; 2]) -> Result<[PathBuf; 2], Refused> {
+pub(super) fn named(file: &Path, entries: [&Entry; 2]) -> Result<[PathBuf; 2], Refused> {
     if let Some(entry) = entries.iter().find(|entry| entry.value().contains("${")) {
         let (setting, path) = (redact_name(entry.key()), file.display());
         let message =
@@ -196,9 +196,7 @@ fn at(
 }
 
 /// Makes a certificate for `name`; returns its fingerprint, and it and its key as PEM.
-pub(in crate::admin) fn issue(
-    name: &DeploymentName,
-) -> Result<(Fingerprint, String, String), Refused> {
+pub(super) fn issue(name: &DeploymentName) -> Result<(Fingerprint, String, String), Refused> {
     let key = new_key()?;
     let (fingerprint, pem) = certified(name, &key)?;
     Ok((fingerprint, pem, key.serialize_pem()))
@@ -216,22 +214,19 @@ fn certified(name: &DeploymentName, key: &KeyPair) -> Result<(Fingerprint, Strin
 }
 
 /// Returns the key of the certificate in `chain`, of those in the file `key`, as PEM.
-pub(in crate::admin) fn key_in_use(of: &Path, [chain, key]: [&Path; 2]) -> Result<String, Refused> {
+pub(super) fn key_in_use(of: &Path, [chain, key]: [&Path; 2]) -> Result<String, Refused> {
     let files = own([chain.to_owned(), key.to_owned()]);
     files.key_in_use().map_err(unusable(of))
 }
 
 /// Returns the fingerprint of the certificate in `chain`, after checking it and its `key`; the
 /// settings file `of` is named in the error.
-pub(in crate::admin) fn fingerprint(
-    of: &Path,
-    files: [PathBuf; 2],
-) -> Result<Fingerprint, Refused> {
+pub(super) fn fingerprint(of: &Path, files: [PathBuf; 2]) -> Result<Fingerprint, Refused> {
     own(files).check().map_err(unusable(of))
 }
 
 /// Returns the fingerprint of the certificate in `chain`, whose key need not be there.
-pub(in crate::admin) fn shown(of: &Path, chain: PathBuf) -> Result<Fingerprint, Refused> {
+pub(super) fn shown(of: &Path, chain: PathBuf) -> Result<Fingerprint, Refused> {
     own([chain, PathBuf::new()])
         .fingerprint()
         .map_err(unusable(of))
