@@ -36,6 +36,8 @@ pub struct Engine {
     /// Whether it last registered from the registry's own machine: only then may it be dialled
     /// there. Not sent on the wire; `false` for a record that was read from there.
     pub over_loopback: bool,
+    /// The process that registered; `None` if it gave none, as older engines do.
+    pub instance: Option<Instance>,
     /// When it last became NEW.
     pub registered_at: SystemTime,
     /// When it last called, or answered a check.
@@ -43,11 +45,18 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Returns `true` if `instance` and the recorded process are known and differ.
+    pub(crate) fn is_of_another_process(&self, instance: Option<Instance>) -> bool {
+        let known = self.instance.zip(instance);
+        known.is_some_and(|(recorded, calling)| recorded != calling)
+    }
+
     /// Returns `true` if what was found out about `self` still holds for the engine as it is `now`:
     /// it has not moved, and has not left.
     pub(crate) fn is_still(&self, now: &Self) -> bool {
         now.status != EngineStatus::Inactive
             && now.address == self.address
+            && now.instance == self.instance
             && now.owner.deployment == self.owner.deployment
             && now.registered_at == self.registered_at
     }
@@ -112,6 +121,32 @@ impl FromStr for EngineId {
 impl fmt::Display for EngineId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0.hyphenated(), f)
+    }
+}
+
+/// One process of an engine: a random UUID, made at each start, with which two processes that have
+/// the same [`EngineId`] differ.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Instance(EngineId);
+
+impl Instance {
+    /// Makes a version 4 UUID from `random` bytes.
+    pub fn from_random(random: [u8; 16]) -> Self {
+        Self(EngineId::from_random(random))
+    }
+}
+
+impl FromStr for Instance {
+    type Err = EngineIdError;
+
+    fn from_str(text: &str) -> Result<Self, EngineIdError> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -35,9 +35,9 @@ const BUDGETS: &[(&str, usize)] = &[
     ("clock", 86),
     ("config", 6564),
     ("diagnostic", 593),
-    ("dpe", 580),
-    ("dpm", 1154),
-    ("engine", 261),
+    ("dpe", 586),
+    ("dpm", 1157),
+    ("engine", 285),
     ("failure", 107),
     ("files", 101),
     ("grpc", 5921),
@@ -47,18 +47,18 @@ const BUDGETS: &[(&str, usize)] = &[
     ("library", 315),
     ("program", 149),
     ("properties", 1787),
-    ("proto", 122),
-    ("registry", 834),
+    ("proto", 133),
+    ("registry", 837),
     ("secret", 22),
     ("storage", 329),
     ("telemetry", 1621),
     ("testing", 51),
-    ("token", 1771),
+    ("token", 1794),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 36133;
+const TOTAL: usize = 36203;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::status_checker::{Registrant, Registration, StatusChecker, StatusCheckerOptions};
-use crate::engine::{AddressError, EngineAddress, EngineConstraints, EngineId};
+use crate::engine::{AddressError, EngineAddress, EngineConstraints, EngineId, Instance};
 use crate::files;
 use crate::grpc::{
     ConnectError, Drained, MethodRules, Module, Rule, ServeError, ServerOptions, UnknownDeployment,
@@ -120,6 +120,7 @@ impl Dpe {
             id,
             address: EngineAddress::new(&options.hostname, port.into())?,
             constraints: options.constraints,
+            instance: Instance::from_random(Uuid::new_v4().into_bytes()),
         };
         let mut how = options.status_checker;
         how.connection = how.connection.towards(&dpm);
@@ -172,7 +173,8 @@ impl Dpe {
             engine,
             checker,
         } = self;
-        let service = EngineService::new(engine.id, &engine.address);
+        let claim = EngineClaim::new(engine.id, &engine.address, Some(engine.instance));
+        let service = EngineService { claim };
         program.layer = program.layer.as_engine(service.claim().clone());
         let service = server::EngineServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
@@ -282,11 +284,7 @@ impl EngineService {
     /// Answers as the engine `id` at `address`, as it registers itself.
     pub fn new(id: EngineId, address: &EngineAddress) -> Self {
         Self {
-            claim: EngineClaim {
-                id: id.to_string(),
-                hostname: address.hostname().to_owned(),
-                port: address.port(),
-            },
+            claim: EngineClaim::new(id, address, None),
         }
     }
 

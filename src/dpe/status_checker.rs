@@ -10,7 +10,9 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
-use crate::engine::{EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind};
+use crate::engine::{
+    EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind, Instance,
+};
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
     Target, call_over, cause, code_name, failure_of, is_late, is_proved, kind_of, refusal_of,
@@ -58,6 +60,7 @@ pub(super) struct Registrant {
     pub(super) id: EngineId,
     pub(super) address: EngineAddress,
     pub(super) constraints: EngineConstraints,
+    pub(super) instance: Instance,
 }
 
 /// How the DPM saw this engine last.
@@ -200,6 +203,7 @@ impl StatusChecker {
             engine_id: engine.id.to_string(),
             address: Some((&engine.address).into()),
             constraints: Some((&engine.constraints).into()),
+            instance: engine.instance.to_string(),
         };
         self.maybe_registered = true;
         let limit = self.options.call_timeout;
@@ -225,8 +229,10 @@ impl StatusChecker {
 
     /// Says that the engine lives; returns how long to wait before the next call.
     async fn heartbeat(&mut self) -> Duration {
-        let engine_id = self.engine.id.to_string();
-        let request = wire::HeartbeatRequest { engine_id };
+        let request = wire::HeartbeatRequest {
+            engine_id: self.engine.id.to_string(),
+            instance: self.engine.instance.to_string(),
+        };
         let limit = self.options.call_timeout.min(HEARTBEAT_TIMEOUT);
         let to = &self.connection;
         match call_over(to, limit, request, |call| self.client.heartbeat(call)).await {
@@ -268,8 +274,10 @@ impl StatusChecker {
     }
 
     async fn deregister(&mut self) -> Result<(), Status> {
-        let engine_id = self.engine.id.to_string();
-        let request = wire::DeregisterEngineRequest { engine_id };
+        let request = wire::DeregisterEngineRequest {
+            engine_id: self.engine.id.to_string(),
+            instance: self.engine.instance.to_string(),
+        };
         let limit = self.options.call_timeout.min(DEREGISTER_TIMEOUT);
         let to = &self.connection;
         let answer = call_over(to, limit, request, |it| self.client.deregister_engine(it));
@@ -467,6 +475,7 @@ mod tests {
                 id: EngineId::from_random([7; 16]),
                 address: EngineAddress::new("localhost", 8532).unwrap(),
                 constraints: EngineConstraints::default(),
+                instance: Instance::from_random([8; 16]),
             };
             let mut options = StatusCheckerOptions::new(dpm);
             options.check_connection_interval = Duration::from_millis(1);

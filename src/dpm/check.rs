@@ -126,11 +126,7 @@ impl Checker {
         let _turn = context.dialer.dialling.take(&engine.owner.deployment).await;
         let link = self.link(engine, &owner).await?;
         let opened = link.connection.opened();
-        let claim = EngineClaim {
-            id: engine.id.to_string(),
-            hostname: engine.address.hostname().to_owned(),
-            port: engine.address.port(),
-        };
+        let claim = EngineClaim::new(engine.id, &engine.address, engine.instance);
         let verifier = context.module.proof_verifier();
         let proving = link.identity.require_proof(verifier, Some(claim));
         link.call(engine, &proving, &context).await?;

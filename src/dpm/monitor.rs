@@ -332,6 +332,7 @@ mod tests {
             environment: None,
             fingerprint: "k".into(),
             over_loopback: true,
+            instance: None,
         };
         let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
         let constraints = EngineConstraints::default();

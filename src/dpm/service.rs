@@ -10,7 +10,7 @@ use super::dialer::is_local;
 use super::monitor::Monitor;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus};
 use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
-use crate::proto::convert::{ConvertError, engine_id};
+use crate::proto::convert::{self, ConvertError, engine_id};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
 use crate::registry::{Destination, EngineRegistry, Registrant, RegistryError};
@@ -102,7 +102,7 @@ impl EngineRegistryService {
         let address = request.address.ok_or(ConvertError::Missing("address"))?;
         let address = EngineAddress::try_from(&address)?;
         let constraints = EngineConstraints::try_from(request.constraints.unwrap_or_default())?;
-        let registrant = caller.registrant();
+        let registrant = caller.registrant(&request.instance)?;
         // No caller has a name resolved for an engine that it does not own.
         let owner = self.registry.check_owner(&registrant, id).await;
         owner.map_err(|error| self.status(&error, &caller))?;
@@ -114,7 +114,10 @@ impl EngineRegistryService {
             .map_err(|error| self.status(&error, &caller))?;
         self.notice(&engine);
         let engine = Some(caller.view(&engine));
-        Ok(Response::new(wire::RegisterEngineResponse { engine }))
+        Ok(Response::new(wire::RegisterEngineResponse {
+            engine,
+            ..wire::RegisterEngineResponse::default()
+        }))
     }
 
     /// Has an engine that is not READY checked, since it has just shown that it lives.
@@ -159,14 +162,16 @@ impl Caller {
         })
     }
 
-    fn registrant(&self) -> Registrant {
+    /// Returns who calls, for the engine's process that the call names.
+    fn registrant(&self, instance: &str) -> Result<Registrant, ConvertError> {
         let deployment = self.token.deployment();
-        Registrant {
+        Ok(Registrant {
             identity: self.token.identity().clone(),
             environment: deployment.and_then(|deployment| deployment.environment.clone()),
             fingerprint: self.token.key_id().as_str().into(),
             over_loopback: self.is_here(),
-        }
+            instance: convert::instance(instance)?,
+        })
     }
 
     /// Returns `true` if the call came from this machine, over loopback or from another of its
@@ -213,7 +218,8 @@ impl Service for EngineRegistryService {
     ) -> Result<Response<wire::HeartbeatResponse>, Status> {
         let caller = Caller::of(&request, "Heartbeat")?;
         let id = engine_id(&request.get_ref().engine_id)?;
-        let renewed = self.registry.heartbeat(&caller.registrant(), id).await;
+        let registrant = caller.registrant(&request.get_ref().instance)?;
+        let renewed = self.registry.heartbeat(&registrant, id).await;
         let engine = renewed.map_err(|error| self.status(&error, &caller))?;
         self.notice(&engine);
         let view = caller.view(&engine);
@@ -221,6 +227,7 @@ impl Service for EngineRegistryService {
             status: view.status,
             status_reason: view.status_reason,
             dial_back_failure: view.dial_back_failure,
+            ..wire::HeartbeatResponse::default()
         }))
     }
 
@@ -230,7 +237,8 @@ impl Service for EngineRegistryService {
     ) -> Result<Response<wire::DeregisterEngineResponse>, Status> {
         let caller = Caller::of(&request, "DeregisterEngine")?;
         let id = engine_id(&request.get_ref().engine_id)?;
-        let removed = self.registry.deregister(&caller.registrant(), id).await;
+        let registrant = caller.registrant(&request.get_ref().instance)?;
+        let removed = self.registry.deregister(&registrant, id).await;
         let engine = removed.map_err(|error| self.status(&error, &caller))?;
         // Its task looks, sees that it left, and ends.
         self.monitor.check_now(engine.id);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::registry as wire;
 use crate::engine::{
     AddressError, ConstraintsError, DialBackFailure, Engine, EngineAddress, EngineConstraints,
-    EngineId, EngineIdError, EngineStatus, FailureKind,
+    EngineId, EngineIdError, EngineStatus, FailureKind, Instance,
 };
 
 /// Why a message is not accepted: the field and its fault.
@@ -18,6 +18,9 @@ pub enum ConvertError {
     /// Not an engine id.
     #[error("`engine_id`: {0}")]
     Id(EngineIdError),
+    /// Not an instance.
+    #[error("`instance`: {0}")]
+    Instance(EngineIdError),
     /// An address that cannot be dialled.
     #[error("`address`: {0}")]
     Address(AddressError),
@@ -33,6 +36,21 @@ pub enum ConvertError {
 /// When `text` is not a hyphenated UUID.
 pub fn engine_id(text: &str) -> Result<EngineId, ConvertError> {
     text.parse().map_err(ConvertError::Id)
+}
+
+/// Reads `instance`, which older engines leave out.
+///
+/// # Errors
+///
+/// When `text` is neither empty nor a hyphenated UUID.
+pub fn instance(text: &str) -> Result<Option<Instance>, ConvertError> {
+    let instance = (!text.is_empty()).then(|| text.parse());
+    instance.transpose().map_err(ConvertError::Instance)
+}
+
+/// Writes an instance; empty where it is not known.
+pub fn instance_text(instance: Option<Instance>) -> String {
+    instance.map_or_else(String::new, |instance| instance.to_string())
 }
 
 impl TryFrom<&wire::EngineAddress> for EngineAddress {
@@ -119,6 +137,8 @@ impl From<&Engine> for wire::Engine {
             registered_at: Some(engine.registered_at.into()),
             last_seen_at: Some(engine.last_seen_at.into()),
             dial_back_failure: engine.dial_back_failure.as_ref().map(Into::into),
+            instance: instance_text(engine.instance),
+            suspect: false,
         }
     }
 }
@@ -180,6 +200,7 @@ mod tests {
             },
             registered_at: time(1_234),
             over_loopback: false,
+            instance: Some(Instance::from_random([9; 16])),
             last_seen_at: time(5_678),
         };
 
@@ -191,6 +212,7 @@ mod tests {
         assert_eq!(sent.status_reason, "timed out");
         assert_eq!(sent.registered_at, Some(time(1_234).into()));
         assert_eq!(sent.last_seen_at, Some(time(5_678).into()));
+        assert_eq!(instance(&sent.instance), Ok(engine.instance));
         assert_eq!(sent.dial_back_failure.unwrap().detail, "x");
     }
 
@@ -206,6 +228,7 @@ mod tests {
         };
         for (error, expected) in [
             (engine_id("x").unwrap_err(), "`engine_id`: "),
+            (instance("x").unwrap_err(), "`instance`: "),
             (
                 EngineAddress::try_from(&address("a", 0)).unwrap_err(),
                 "`address`: the port is 0",

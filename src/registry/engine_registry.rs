@@ -94,8 +94,8 @@ impl EngineRegistry {
 
     /// Registers `id` for the caller's deployment, or renews its registration.
     ///
-    /// Idempotent: if the same owner registers the same address while the engine is NEW or
-    /// READY, the status stays and nothing is logged.
+    /// Idempotent: if the same owner registers the same address and process while the engine is
+    /// NEW or READY, the status stays and nothing is logged.
     ///
     /// # Errors
     ///
@@ -120,6 +120,7 @@ impl EngineRegistry {
             dial_back_failure: None,
             owner: caller.as_owner(),
             over_loopback: caller.over_loopback,
+            instance: caller.instance,
             registered_at: now,
             last_seen_at: now,
         };
@@ -136,7 +137,8 @@ impl EngineRegistry {
         }
     }
 
-    /// Notes that an engine is alive.
+    /// Notes that an engine is alive. The call of another process than the recorded one changes
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -153,17 +155,19 @@ impl EngineRegistry {
                 if engine.status == EngineStatus::Inactive {
                     return Err(RegistryError::NotFound(id));
                 }
-                Ok(Some(Engine {
-                    last_seen_at: now,
-                    ..engine.clone()
-                }))
+                Ok(
+                    (!engine.is_of_another_process(caller.instance)).then(|| Engine {
+                        last_seen_at: now,
+                        ..engine.clone()
+                    }),
+                )
             })
             .await?;
         Ok(updated.after)
     }
 
     /// Takes an engine out of service: it is INACTIVE, its owner kept while there is room
-    /// ([`Limits`]). Idempotent.
+    /// ([`Limits`]). Idempotent. Only the recorded process takes its engine out.
     ///
     /// # Errors
     ///
@@ -176,11 +180,8 @@ impl EngineRegistry {
         let updated = self
             .update(id, |engine| {
                 caller.check_owns(engine)?;
-                Ok(inactive(
-                    engine,
-                    Event::Deregistered,
-                    "deregistered by its owner",
-                ))
+                let left = inactive(engine, Event::Deregistered, "deregistered by its owner");
+                Ok(left.filter(|_| !engine.is_of_another_process(caller.instance)))
             })
             .await?;
         if updated.status_changed() {
@@ -468,7 +469,9 @@ impl Updated {
 
 /// Returns `true` if registering `new` over `engine` leads back to NEW.
 fn starts_over(engine: &Engine, new: &Engine) -> bool {
-    engine.address != new.address || transition(engine.status, Event::Registered).is_some()
+    engine.address != new.address
+        || engine.is_of_another_process(new.instance)
+        || transition(engine.status, Event::Registered).is_some()
 }
 
 fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {

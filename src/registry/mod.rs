@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::{Engine, EngineId, Owner};
+use crate::engine::{Engine, EngineId, Instance, Owner};
 use crate::identity::{Environment, ServiceIdentity};
 
 use self::store::{Counts, StoreError};
@@ -127,6 +127,8 @@ pub struct Registrant {
     pub fingerprint: Arc<str>,
     /// Whether the call came from this machine, over loopback or from another of its addresses.
     pub over_loopback: bool,
+    /// The process of the engine that calls, if the call names one.
+    pub instance: Option<Instance>,
 }
 
 impl Registrant {

@@ -17,6 +17,7 @@ use super::claims::{required_number, seconds, text, time, whole_seconds};
 use super::issuer::sign;
 use super::{IssueError, Nonce, Policy, Reason, Refusal};
 use crate::clock::Clock;
+use crate::engine::{EngineAddress, EngineId, Instance};
 use crate::jose::{Compact, json};
 use crate::trust::{Deployment, TrustStore, TrustedKey};
 
@@ -52,12 +53,39 @@ pub struct EngineClaim {
     pub hostname: String,
     /// The advertised port.
     pub port: u16,
+    /// The process that answers; older engines do not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+}
+
+impl EngineClaim {
+    /// Names the engine `id` at `address`, and its process.
+    pub fn new(id: EngineId, address: &EngineAddress, instance: Option<Instance>) -> Self {
+        Self {
+            id: id.to_string(),
+            hostname: address.hostname().to_owned(),
+            port: address.port(),
+            instance: instance.map(|instance| instance.to_string()),
+        }
+    }
+
+    /// Returns `true` if `found` is this engine: the same process too, if this names one.
+    fn fits(&self, found: &Self) -> bool {
+        (&self.id, &self.hostname, self.port) == (&found.id, &found.hostname, found.port)
+            && (self.instance.is_none() || self.instance == found.instance)
+    }
 }
 
 impl fmt::Display for EngineClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, hostname, port } = self;
-        write!(f, "engine {id} at {hostname}:{port}")
+        let Self {
+            id, hostname, port, ..
+        } = self;
+        write!(f, "engine {id} at {hostname}:{port}")?;
+        match &self.instance {
+            Some(instance) => write!(f, ", process {instance}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -199,7 +227,7 @@ impl ProofVerifier {
         }
         if let Some(expected) = expected.engine {
             match claims.get("engine").map(EngineClaim::deserialize) {
-                Some(Ok(found)) if found == *expected => {}
+                Some(Ok(found)) if expected.fits(&found) => {}
                 Some(Ok(found)) => {
                     return Err(invalid(format!("{found} answered, expected {expected}")));
                 }

@@ -42,7 +42,7 @@ fn at(id: EngineId, hostname: &str, port: u16) -> wire::RegisterEngineRequest {
             hostname: hostname.to_owned(),
             port: port.into(),
         }),
-        constraints: None,
+        ..wire::RegisterEngineRequest::default()
     }
 }
 

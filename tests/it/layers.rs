@@ -371,6 +371,7 @@ async fn reply_without_or_with_another_modules_proof_is_not_believed() {
         id: id.into(),
         hostname: "h".into(),
         port: 1,
+        instance: None,
     };
     let channel = serve(&pair, any_identity(), Some(engine("e1"))).await;
     let layer = pair

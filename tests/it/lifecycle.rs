@@ -45,6 +45,24 @@ async fn restarted_dpm_gets_its_engines_back() {
 }
 
 #[tokio::test]
+async fn every_start_of_an_engine_is_another_process_of_it() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let home = tempfile::tempdir().unwrap();
+    let mut seen = Vec::new();
+
+    for _ in 0..3 {
+        let dpe = RunningDpe::start_with(keys.dpe_module(), dpm.address, home.path(), |_| ());
+        let engine = dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+        assert!(!seen.contains(&engine.instance));
+        seen.push(engine.instance);
+        dpe.stop().await;
+    }
+
+    assert!(!seen.contains(&None));
+}
+
+#[tokio::test]
 async fn lost_engine_is_disconnected_and_comes_back_ready_under_its_id() {
     let keys = Keys::new();
     let dpm = RunningDpm::start(keys.dpm_module()).await;

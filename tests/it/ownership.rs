@@ -147,7 +147,12 @@ async fn revoked_deployment_leaves_ready_within_two_seconds() {
 
     assert!(began.elapsed() < Duration::from_secs(2));
     let engine_id = dpe.id.to_string();
-    let refused = client.heartbeat(wire::HeartbeatRequest { engine_id }).await;
+    let refused = client
+        .heartbeat(wire::HeartbeatRequest {
+            engine_id,
+            ..Default::default()
+        })
+        .await;
     assert_eq!(reason_of(&refused.unwrap_err()), Some(Reason::KeyRevoked));
     dpe.stop().await;
 }
@@ -161,7 +166,10 @@ async fn deployment_without_its_role_is_denied_and_its_engine_leaves_ready() {
     dpm.engine_is(dpe.id, EngineStatus::Ready).await;
     let mut client = dpm.client(&keys.dpe_module()).await;
     let engine_id = dpe.id.to_string();
-    let alive = wire::HeartbeatRequest { engine_id };
+    let alive = wire::HeartbeatRequest {
+        engine_id,
+        ..Default::default()
+    };
     client.heartbeat(alive.clone()).await.unwrap();
 
     let mut without_role = trusted(&keys.dpe);
@@ -202,7 +210,10 @@ async fn engine_that_stops_answering_is_disconnected_once_and_comes_back_by_itse
         let engine_id = dpe.id.to_string();
         // Has it checked at once.
         client
-            .heartbeat(wire::HeartbeatRequest { engine_id })
+            .heartbeat(wire::HeartbeatRequest {
+                engine_id,
+                ..Default::default()
+            })
             .await
             .unwrap();
     }

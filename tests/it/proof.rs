@@ -110,7 +110,10 @@ async fn mode_decides_which_calls_ask() {
         assert_eq!(answer.extensions().get::<Proved>().is_some(), register);
         let engine_id = id.to_string();
         client
-            .heartbeat(HeartbeatRequest { engine_id })
+            .heartbeat(HeartbeatRequest {
+                engine_id,
+                ..Default::default()
+            })
             .await
             .unwrap();
         let list = ListEnginesRequest::default();

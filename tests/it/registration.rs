@@ -45,9 +45,13 @@ async fn engine_of_another_deployment_cannot_be_touched() {
     ));
     let heartbeat = wire::HeartbeatRequest {
         engine_id: engine_id.clone(),
+        ..Default::default()
     };
     assert!(is_not_owned(others.heartbeat(heartbeat).await));
-    let leave = wire::DeregisterEngineRequest { engine_id };
+    let leave = wire::DeregisterEngineRequest {
+        engine_id,
+        ..Default::default()
+    };
     assert!(is_not_owned(others.deregister_engine(leave).await));
 
     let engine = dpm.registry.find(id).await.unwrap().unwrap();
@@ -153,6 +157,10 @@ fn malformed(valid: &wire::RegisterEngineRequest) -> Vec<wire::RegisterEngineReq
             address: None,
             ..valid.clone()
         },
+        wire::RegisterEngineRequest {
+            instance: "x".to_owned(),
+            ..valid.clone()
+        },
         with_constraints(large),
         with_constraints(many),
     ];
@@ -191,11 +199,15 @@ async fn unknown_engine_is_not_found() {
 
     let heartbeat = wire::HeartbeatRequest {
         engine_id: engine_id.clone(),
+        ..Default::default()
     };
     let get = wire::GetEngineRequest {
         engine_id: engine_id.clone(),
     };
-    let leave = wire::DeregisterEngineRequest { engine_id };
+    let leave = wire::DeregisterEngineRequest {
+        engine_id,
+        ..Default::default()
+    };
 
     assert_eq!(
         client.heartbeat(heartbeat).await.unwrap_err().code(),

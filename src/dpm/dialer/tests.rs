@@ -28,6 +28,7 @@ fn engine(hostname: &str, port: u16) -> Engine {
             fingerprint: "k".into(),
         },
         over_loopback: true,
+        instance: None,
         registered_at: SystemTime::UNIX_EPOCH,
         last_seen_at: SystemTime::UNIX_EPOCH,
     }

@@ -4,7 +4,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::engine::FailureKind;
+use crate::engine::{FailureKind, Instance};
 use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
 use crate::registry::store::{
     Counts, EngineStore, Expected, MemoryStore, Revision, StoreError, StoreFuture, Stored,
@@ -73,6 +73,7 @@ fn caller(deployment: &str) -> Registrant {
         environment: None,
         fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
         over_loopback: true,
+        instance: None,
     }
 }
 
@@ -97,6 +98,66 @@ async fn logged(scene: impl Future<Output = ()>) -> Vec<String> {
         words.join(" ").trim().to_owned()
     };
     lines.take().iter().map(words).collect()
+}
+
+fn process(n: u8) -> Registrant {
+    Registrant {
+        instance: Some(Instance::from_random([n; 16])),
+        ..caller("dpe-dev")
+    }
+}
+
+#[tokio::test]
+async fn call_of_another_process_changes_nothing() {
+    let world = World::new();
+    let (address, constraints) = (
+        EngineAddress::new("dpe.example.org", 8532).unwrap(),
+        EngineConstraints::default(),
+    );
+    let registered = world
+        .registry
+        .register(&process(1), id(1), address, constraints)
+        .await
+        .unwrap();
+    let ready = world.checked(&registered, CheckOutcome::Proved).await;
+    world.clock.advance(Duration::from_secs(1));
+
+    let answer = world.registry.heartbeat(&process(2), id(1)).await.unwrap();
+    assert_eq!((&answer, answer.instance), (&ready, process(1).instance));
+    let left = world.registry.deregister(&process(2), id(1)).await.unwrap();
+    assert_eq!(left, ready);
+    // An older engine names no process.
+    let alive = world.registry.heartbeat(&caller("dpe-dev"), id(1)).await;
+    assert!(alive.unwrap().last_seen_at > ready.last_seen_at);
+    let left = world.registry.deregister(&process(1), id(1)).await.unwrap();
+    assert_eq!(left.status, EngineStatus::Inactive);
+}
+
+#[tokio::test]
+async fn another_process_at_the_same_address_begins_as_new_and_an_unnamed_one_does_not() {
+    for (before, now, status) in [
+        (process(1), process(2), EngineStatus::New),
+        (process(1), process(1), EngineStatus::Ready),
+        (caller("dpe-dev"), process(1), EngineStatus::Ready),
+        (process(1), caller("dpe-dev"), EngineStatus::Ready),
+    ] {
+        let world = World::new();
+        let register = async |process: &Registrant| {
+            let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+            let constraints = EngineConstraints::default();
+            let registered = world
+                .registry
+                .register(process, id(1), address, constraints);
+            registered.await.unwrap()
+        };
+        let first = register(&before).await;
+        world.checked(&first, CheckOutcome::Proved).await;
+
+        let second = register(&now).await;
+
+        assert_eq!(second.status, status, "{:?}", now.instance);
+        assert_eq!(second.instance, now.instance);
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::{Counts, EngineStore, Expected, MemoryStore, Revision};
 use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind,
-    Owner,
+    Instance, Owner,
 };
 
 /// Checks the stores that `empty` makes against the contract of [`EngineStore`].
@@ -48,6 +48,7 @@ fn engine(n: u8, deployment: &str) -> Engine {
             fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
         },
         over_loopback: true,
+        instance: Some(Instance::from_random([n; 16])),
         registered_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567),
         last_seen_at: SystemTime::UNIX_EPOCH + Duration::from_millis(2_345_678),
     }
@@ -59,6 +60,7 @@ async fn a_record_comes_back_as_it_was_written(store: &dyn EngineStore) {
         status_reason: None,
         dial_back_failure: None,
         over_loopback: false,
+        instance: None,
         owner: Owner {
             environment: None,
             ..engine(2, "dpe-dev").owner

@@ -99,6 +99,7 @@ fn engine(id: &str) -> EngineClaim {
         id: id.to_owned(),
         hostname: "localhost".to_owned(),
         port: 8532,
+        instance: None,
     }
 }
 
@@ -155,6 +156,42 @@ fn proof_of_another_call_does_not_hold() {
         let detail = world.detail(&proof, &other, None);
         assert_eq!(detail, format!("its `{claim}` is not this call's"));
     }
+}
+
+#[test]
+fn proof_names_the_process_that_is_expected_and_any_where_none_is() {
+    let world = World::new();
+    let process = |instance: Option<&str>| EngineClaim {
+        instance: instance.map(str::to_owned),
+        ..engine("e1")
+    };
+    for (expected, found, holds) in [
+        (Some("a"), Some("a"), true),
+        (Some("a"), Some("b"), false),
+        // An older engine names none.
+        (Some("a"), None, false),
+        (None, Some("b"), true),
+        (None, None, true),
+    ] {
+        let proof = world.proof(Some(&process(found)));
+        let (now, expected) = (world.clock.now(), process(expected));
+
+        let verified = world.verify(&proof, &world.exchange(), Some(&expected), now);
+
+        assert_eq!(verified.is_ok(), holds, "{expected:?}, {found:?}");
+    }
+}
+
+#[test]
+fn claim_of_an_older_engine_and_one_with_more_than_is_known_are_read() {
+    let old = r#"{"id":"e1","hostname":"localhost","port":8532}"#;
+    let newer = r#"{"id":"e1","hostname":"localhost","port":8532,"later":[1]}"#;
+
+    for text in [old, newer] {
+        let claim: EngineClaim = serde_json::from_str(text).unwrap();
+        assert_eq!(claim, engine("e1"));
+    }
+    assert_eq!(serde_json::to_string(&engine("e1")).unwrap(), old);
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Impostor {
             id: id.to_owned(),
             hostname: address.ip().to_string(),
             port: address.port(),
+            instance: None,
         };
         let task = tokio::spawn(async move {
             Server::builder()

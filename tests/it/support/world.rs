@@ -409,6 +409,6 @@ pub(crate) fn registration_of(id: EngineId, address: SocketAddr) -> wire::Regist
     wire::RegisterEngineRequest {
         engine_id: id.to_string(),
         address: Some((&address).into()),
-        constraints: None,
+        ..wire::RegisterEngineRequest::default()
     }
 }
