@@ -7,6 +7,8 @@ mod carrier;
 mod catalogue;
 #[path = "it/clock_skew.rs"]
 mod clock_skew;
+#[path = "it/clones.rs"]
+mod clones;
 #[path = "it/compose.rs"]
 mod compose;
 #[path = "it/dial_back.rs"]

@@ -27,12 +27,16 @@ pub const REJECTED: &[&str] = &["authRejected"];
 pub const REFUSED: &[&str] = &[
     "authRejected",
     REGISTER_REFUSED,
+    DUPLICATE,
     "engineNotReady",
     "engineCheckFailed",
 ];
 
 /// The event of an engine that was refused a registration.
 pub const REGISTER_REFUSED: &str = "registerRefused";
+
+/// The event of an engine whose id another process has.
+pub const DUPLICATE: &str = "engineDuplicate";
 
 impl Rejection {
     /// Returns when it was logged.
@@ -59,7 +63,7 @@ impl Rejection {
 
     /// Returns `true` if the engine was refused a registration.
     pub fn is_of_registration(&self) -> bool {
-        self.text("eventId") == Some(REGISTER_REFUSED)
+        matches!(self.text("eventId"), Some(REGISTER_REFUSED | DUPLICATE))
     }
 
     /// Returns `true` if the two clocks are why.
@@ -72,7 +76,9 @@ impl Rejection {
     pub fn side(&self) -> (&'static str, &'static str) {
         let event = self.text("eventId").unwrap_or_default();
         match (event, self.text("side") == Some("peer")) {
-            (REGISTER_REFUSED, true) => ("peer", "the DPM does not register this engine"),
+            (REGISTER_REFUSED | DUPLICATE, true) => {
+                ("peer", "the DPM does not register this engine")
+            }
             ("engineNotReady", true) => ("peer", "the DPM does not accept this engine"),
             (_, true) => ("peer", "the engine refuses this DPM's call"),
             (REGISTER_REFUSED, false) => ("here", "this engine does not accept the DPM"),

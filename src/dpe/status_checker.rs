@@ -101,8 +101,9 @@ impl fmt::Display for Registration {
 ///
 /// While it is not registered it tries with a growing pause: 100 ms, doubled up to the check
 /// interval, or up to 500 ms where the DPM cannot be reached. When the connection is lost it calls
-/// over another one at once, and a call that is late loses its connection. Of each event it logs
-/// the first, then one a minute: registered, waiting and why, refused and why, not READY and why.
+/// over another one at once, and a call that is late loses its connection. While another process
+/// has the engine's id it tries once a minute. Of each event it logs the first, then one a minute:
+/// registered, waiting and why, refused and why, not READY and why.
 #[derive(Debug)]
 pub struct StatusChecker {
     engine: Registrant,
@@ -346,9 +347,19 @@ impl StatusChecker {
             }
             let text = reason.is_none().then(|| detail.clone());
             let kind = Logged::Refused(refused.kind, *reason, text);
+            let is_duplicate = *reason == Some(Reason::EngineDuplicate);
             if let Some(suppressed) = self.logged.admit(kind, Instant::now()) {
-                let (id, words) = (self.engine.id, (refused.kind, word));
-                events::register_refused(id, &dpm, words, (detail, refused.help), suppressed);
+                let (engine, texts) = (&self.engine, (detail.as_str(), refused.help));
+                if is_duplicate {
+                    let address = &engine.address;
+                    events::engine_is_duplicate(engine.id, address, &dpm, texts, suppressed);
+                } else {
+                    let words = (refused.kind, word);
+                    events::register_refused(engine.id, &dpm, words, texts, suppressed);
+                }
+            }
+            if is_duplicate {
+                return DUPLICATE_PAUSE;
             }
             self.growing(interval)
         }
@@ -431,6 +442,8 @@ impl Refused {
 
 const TRUST_AGAIN: &str =
     "the DPM needs a new key; only if one was revoked by mistake, `countersign revoke --undo` here";
+/// Between two attempts while another process has the engine's id.
+const DUPLICATE_PAUSE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Between two attempts where the DPM cannot be reached.
 const LONGEST_UNREACHED: Duration = Duration::from_millis(500);
@@ -571,6 +584,29 @@ mod tests {
         let logged: Vec<_> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
 
         assert_eq!(logged.len(), 2, "{logged:?}");
+    }
+
+    #[tokio::test]
+    async fn engine_whose_id_another_process_has_is_not_ready_and_tries_once_a_minute() {
+        let mut checker = World::checker(Target::new("localhost", 1));
+        let (subscriber, mut lines) = World::log();
+        let detail = "recorded at a.example:8532, this one advertises localhost:8532";
+        let refused = refuse(Reason::EngineDuplicate, Some(detail));
+
+        let pauses = tracing::dispatcher::with_default(&subscriber, || {
+            [(); 3].map(|()| checker.not_registered(&refused))
+        });
+
+        assert_eq!(pauses, [Duration::from_secs(60); 3]);
+        let health = checker.module.health().current();
+        let part = health.parts().iter().find(|part| part.name == "engine");
+        let part = part.unwrap();
+        assert!(!part.up);
+        assert!(part.detail.contains("ENGINE_DUPLICATE"), "{}", part.detail);
+        let line = lines.try_recv().unwrap();
+        assert!(line.contains("ERROR engineDuplicate"), "{line}");
+        assert!(line.contains(detail), "{line}");
+        assert!(lines.try_recv().is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod check;
 mod dialer;
+mod duplicate;
 mod monitor;
 mod options;
 mod server;

@@ -7,6 +7,7 @@ use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
 use super::dialer::is_local;
+use super::duplicate::Duplicates;
 use super::monitor::Monitor;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus};
 use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
@@ -30,6 +31,7 @@ pub struct EngineRegistryService {
     rejections: Arc<Rejections>,
     metrics: Arc<Metrics>,
     engines: EngineMetrics,
+    duplicates: Arc<Duplicates>,
 }
 
 impl EngineRegistryService {
@@ -43,6 +45,7 @@ impl EngineRegistryService {
             monitor,
             engines: metrics.of_engines(),
             metrics,
+            duplicates: Arc::default(),
         }
     }
 
@@ -79,6 +82,16 @@ impl EngineRegistryService {
         refuse(reason, Some(detail))
     }
 
+    /// Refuses a second process of `recorded` at `address`.
+    fn duplicate(&self, recorded: &Engine, address: &EngineAddress, caller: &Caller) -> Status {
+        let reason = Reason::EngineDuplicate;
+        let module = caller.token.identity().module().as_str();
+        self.metrics.refused(reason.as_str(), Some(module));
+        let [recorded, refused] = [&recorded.address, address].map(EngineAddress::authority);
+        let detail = format!("recorded at {recorded}, this one advertises {refused}");
+        refuse(reason, Some(&detail))
+    }
+
     /// Refuses an address that is never dialled.
     async fn judge(&self, caller: &Caller, address: &EngineAddress) -> Result<(), Status> {
         let destination = Destination {
@@ -107,11 +120,17 @@ impl EngineRegistryService {
         let owner = self.registry.check_owner(&registrant, id).await;
         owner.map_err(|error| self.status(&error, &caller))?;
         self.judge(&caller, &address).await?;
+        let mut turn = self.duplicates.turn(id).await;
+        let lost = turn.lost_to(&registrant, &address, &self.monitor.context);
+        if let Some(recorded) = lost.await.map_err(|error| self.status(&error, &caller))? {
+            return Err(self.duplicate(&recorded, &address, &caller));
+        }
         let engine = self
             .registry
             .register(&registrant, id, address, constraints)
             .await
             .map_err(|error| self.status(&error, &caller))?;
+        drop(turn);
         self.notice(&engine);
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::RegisterEngineResponse {
@@ -135,6 +154,7 @@ fn outcome<T>(answer: &Result<T, Status>) -> &'static str {
     };
     match (reason_of(status), status.code()) {
         (Some(Reason::EngineNotOwned), _) => "not_owned",
+        (Some(Reason::EngineDuplicate), _) => "duplicate",
         (Some(Reason::AddressNotAllowed), _) => "address_not_allowed",
         (_, Code::ResourceExhausted) => "limit_reached",
         (_, Code::InvalidArgument) => "invalid",
@@ -311,6 +331,7 @@ mod tests {
         for (ended, result) in [
             (Ok(()), "registered"),
             (Err(refuse(Reason::EngineNotOwned, None)), "not_owned"),
+            (Err(refuse(Reason::EngineDuplicate, None)), "duplicate"),
             (
                 Err(refuse(Reason::AddressNotAllowed, None)),
                 "address_not_allowed",

@@ -144,6 +144,7 @@ impl OwnKey {
             | Reason::PlaintextNotAllowed
             | Reason::RoleMissing
             | Reason::EngineNotOwned
+            | Reason::EngineDuplicate
             | Reason::AddressNotAllowed
             | Reason::ProofMissing
             | Reason::ProofInvalid => None,

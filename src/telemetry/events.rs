@@ -10,15 +10,17 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{error, field, info, warn};
 
+use super::ledger::{of_several, some};
 use super::untrusted::Brief;
 use super::{Suppressed, Untrusted, UntrustedReason};
 use crate::clock::to_rfc3339;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineId, EngineStatus, FailureKind};
 use crate::identity::ServiceIdentity;
 
-// The seed's own logger names, so that searches for them find these lines.
-const REGISTRY: &str = "com.ataccama.dpm.registry.EngineRegistryServiceImpl";
-const STATUS_CHECKER: &str = "com.ataccama.dpe.service.StatusChecker";
+mod engine;
+
+use engine::{REGISTRY, STATUS_CHECKER};
+pub use engine::{engine_duplicate, engine_is_duplicate};
 
 /// `registerEngine`, if the engine `is_new`: it was registered, or came back, and is NEW.
 /// `deregisterEngine`, if not: its owner took it out of service.
@@ -196,16 +198,6 @@ pub fn auth_rejected(call: &RejectedCall<'_>, is_verified: bool, suppressed: Sup
         ofSeveralKinds = of_several(suppressed),
         message = call.help
     );
-}
-
-/// Returns how many events were not logged, unless all were.
-fn some(suppressed: Suppressed) -> Option<u64> {
-    Some(suppressed.count).filter(|count| *count > 0)
-}
-
-/// Returns `true` if these may be of other kinds than the one that is logged.
-fn of_several(suppressed: Suppressed) -> Option<bool> {
-    (suppressed.is_mixed && suppressed.count > 0).then_some(true)
 }
 
 /// `methodWithoutRule`: a verified caller asked for a method that no rule allows.

@@ -30,6 +30,16 @@ pub struct Suppressed {
     pub is_mixed: bool,
 }
 
+/// Returns how many events were not logged, unless all were.
+pub(super) fn some(suppressed: Suppressed) -> Option<u64> {
+    Some(suppressed.count).filter(|count| *count > 0)
+}
+
+/// Returns `true` if these may be of other kinds than the one that is logged.
+pub(super) fn of_several(suppressed: Suppressed) -> Option<bool> {
+    (suppressed.is_mixed && suppressed.count > 0).then_some(true)
+}
+
 #[derive(Debug, Default)]
 struct Logged {
     /// When its minute began.

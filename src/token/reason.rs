@@ -13,6 +13,7 @@ use crate::identity::DeploymentName;
 enum Kind {
     Unauthenticated,
     Denied,
+    Taken,
     /// The caller refuses the callee's reply: no callee sends such a reason.
     ByCaller,
 }
@@ -71,6 +72,7 @@ reasons! {
     PlaintextNotAllowed "PLAINTEXT_NOT_ALLOWED" Unauthenticated "the call came over a connection without TLS";
     RoleMissing "ROLE_MISSING" Denied "the caller's deployment lacks the role that this method needs";
     EngineNotOwned "ENGINE_NOT_OWNED" Denied "the engine belongs to another deployment";
+    EngineDuplicate "ENGINE_DUPLICATE" Taken "another process has this engine's id and proves itself at its recorded address";
     AddressNotAllowed "ADDRESS_NOT_ALLOWED" Denied "the advertised address may not be dialled";
     ProofMissing "PROOF_MISSING" ByCaller "the callee did not prove who it is";
     ProofInvalid "PROOF_INVALID" ByCaller "the callee's proof is not valid";
@@ -87,6 +89,7 @@ impl Reason {
         match self.row().kind {
             Kind::Unauthenticated | Kind::ByCaller => Code::Unauthenticated,
             Kind::Denied => Code::PermissionDenied,
+            Kind::Taken => Code::AlreadyExists,
         }
     }
 
@@ -251,6 +254,7 @@ mod tests {
     #[test]
     fn every_reason_has_the_status_that_the_contract_gives_it() {
         let denied = ["ROLE_MISSING", "ENGINE_NOT_OWNED", "ADDRESS_NOT_ALLOWED"];
+        let taken = ["ENGINE_DUPLICATE"];
         let unauthenticated = [
             "TOKEN_MISSING",
             "TOKEN_MALFORMED",
@@ -270,17 +274,19 @@ mod tests {
         ];
         for reason in Reason::ALL {
             let word = reason.as_str();
-            let lists = [unauthenticated.contains(&word), denied.contains(&word)];
+            let lists = [&unauthenticated[..], &denied, &taken].map(|words| words.contains(&word));
             let expected = match reason.status() {
-                Code::Unauthenticated => [true, false],
-                Code::PermissionDenied => [false, true],
+                Code::Unauthenticated => [true, false, false],
+                Code::PermissionDenied => [false, true, false],
+                Code::AlreadyExists => [false, false, true],
                 other => panic!("{reason} has the status {other}"),
             };
             assert_eq!(lists, expected, "{reason}");
             let by_caller = word.starts_with("PROOF_");
             assert_eq!(reason.is_raised_by_caller(), by_caller, "{reason}");
         }
-        assert_eq!(Reason::ALL.len(), denied.len() + unauthenticated.len());
+        let listed = denied.len() + unauthenticated.len() + taken.len();
+        assert_eq!(Reason::ALL.len(), listed);
     }
 
     #[test]

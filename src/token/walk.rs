@@ -160,6 +160,7 @@ pub fn rules_of(refusal: &Refusal) -> Vec<Check> {
         // Those are not of the token, or are the caller's own.
         Reason::PlaintextNotAllowed
         | Reason::EngineNotOwned
+        | Reason::EngineDuplicate
         | Reason::AddressNotAllowed
         | Reason::ProofMissing
         | Reason::ProofInvalid => "after the token",

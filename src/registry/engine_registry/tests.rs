@@ -134,6 +134,35 @@ async fn call_of_another_process_changes_nothing() {
 }
 
 #[tokio::test]
+async fn another_process_at_the_recorded_address_is_not_counted_as_a_new_engine() {
+    let world = World::with_limits(Limits {
+        max_new_engines_per_second: 1,
+        ..Limits::default()
+    });
+    let register = |n: u8, port| {
+        let address = EngineAddress::new("dpe.example.org", port).unwrap();
+        let (world, constraints) = (&world, EngineConstraints::default());
+        async move {
+            let process = process(n);
+            let registered = world
+                .registry
+                .register(&process, id(1), address, constraints);
+            registered.await
+        }
+    };
+
+    for n in 0..10 {
+        assert_eq!(
+            register(n, 8532).await.unwrap().instance,
+            process(n).instance
+        );
+    }
+
+    let moved = register(0, 8533).await;
+    assert!(matches!(moved, Err(RegistryError::TooFast(1))));
+}
+
+#[tokio::test]
 async fn another_process_at_the_same_address_begins_as_new_and_an_unnamed_one_does_not() {
     for (before, now, status) in [
         (process(1), process(2), EngineStatus::New),

@@ -209,9 +209,10 @@ pub struct EngineMetrics {
 }
 
 /// The results of `RegisterEngine` that are counted.
-const RESULTS: [&str; 6] = [
+const RESULTS: [&str; 7] = [
     "registered",
     "not_owned",
+    "duplicate",
     "address_not_allowed",
     "limit_reached",
     "invalid",

@@ -43,6 +43,15 @@ impl Impostor {
         id: &str,
         key: Option<OwnDeployment>,
     ) -> (SocketAddr, JoinHandle<()>, UnboundedReceiver<bool>) {
+        Self::serve_process(id, key, None).await
+    }
+
+    /// Serves likewise, as one process of the engine.
+    pub(crate) async fn serve_process(
+        id: &str,
+        key: Option<OwnDeployment>,
+        instance: Option<String>,
+    ) -> (SocketAddr, JoinHandle<()>, UnboundedReceiver<bool>) {
         let (asked, calls) = unbounded_channel();
         let listener = free_port().await;
         let address = listener.local_addr().unwrap();
@@ -50,7 +59,7 @@ impl Impostor {
             id: id.to_owned(),
             hostname: address.ip().to_string(),
             port: address.port(),
-            instance: None,
+            instance,
         };
         let task = tokio::spawn(async move {
             Server::builder()
