@@ -33,10 +33,10 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 408),
     ("cli", 4310),
     ("clock", 86),
-    ("config", 6564),
+    ("config", 6565),
     ("diagnostic", 593),
-    ("dpe", 597),
-    ("dpm", 1273),
+    ("dpe", 617),
+    ("dpm", 1288),
     ("engine", 285),
     ("failure", 107),
     ("files", 101),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 36385;
+const TOTAL: usize = 36421;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

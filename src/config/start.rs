@@ -79,6 +79,7 @@ impl Settings {
             },
             addresses,
             server: self.server_options(&module)?,
+            ..dpm::Options::default()
         };
         let (grpc, http) = self.listen().await?;
         let store = Arc::new(MemoryStore::default());

@@ -115,7 +115,7 @@ pub struct StatusChecker {
     pause: Duration,
     /// The DPM may have a registration, for example after a call without an answer.
     maybe_registered: bool,
-    /// A heartbeat was refused. The next registration shows if the engine is still registered.
+    /// A heartbeat was refused, or found another process recorded. The next registration shows if the engine is still registered.
     in_doubt: bool,
     /// One line a minute of each kind, of which a DPM may choose the text.
     logged: Ledger<Logged>,
@@ -212,8 +212,8 @@ impl StatusChecker {
         let asking = call_over(to, limit, request, |call| self.client.register_engine(call));
         let answer = asking.await;
         self.in_doubt = false;
-        let engine = match answer {
-            Ok(answer) => answer.engine.unwrap_or_default(),
+        let answer = match answer {
+            Ok(answer) => answer,
             Err(status) => {
                 self.set_registration(Registration::Absent);
                 return self.not_registered(&status);
@@ -224,8 +224,30 @@ impl StatusChecker {
         }
         self.pause = FIRST_PAUSE;
         // The dial-back is on its way: the next heartbeat brings the reason why it is not READY.
+        let engine = answer.engine.unwrap_or_default();
         self.set_registration(Registration::with(engine.status));
-        self.options.check_connection_interval
+        self.interval(answer.heartbeat_interval)
+    }
+
+    /// Returns the time to the next heartbeat: what the DPM named, within bounds, or else the own
+    /// setting.
+    fn interval(&self, named: Option<prost_types::Duration>) -> Duration {
+        // Prost's own conversion panics on odd values.
+        let named = named.and_then(|named| {
+            let (seconds, nanos) = (u64::try_from(named.seconds), u32::try_from(named.nanos));
+            Some(Duration::new(seconds.ok()?, nanos.ok()?.min(999_999_999)))
+        });
+        named.map_or(self.options.check_connection_interval, |named| {
+            named.clamp(FIRST_PAUSE, LONGEST_INTERVAL)
+        })
+    }
+
+    /// Returns `true` if the DPM has recorded another process or address than this engine's. An
+    /// older DPM does not say.
+    fn is_displaced(&self, answer: &wire::HeartbeatResponse) -> bool {
+        let (own, instance) = ((&self.engine.address).into(), self.engine.instance);
+        answer.address.as_ref().is_some_and(|known| *known != own)
+            || !answer.instance.is_empty() && answer.instance != instance.to_string()
     }
 
     /// Says that the engine lives; returns how long to wait before the next call.
@@ -237,11 +259,15 @@ impl StatusChecker {
         let limit = self.options.call_timeout.min(HEARTBEAT_TIMEOUT);
         let to = &self.connection;
         match call_over(to, limit, request, |call| self.client.heartbeat(call)).await {
+            Ok(answer) if self.is_displaced(&answer) => {
+                self.in_doubt = true;
+                Duration::ZERO
+            }
             Ok(answer) => {
                 let now = Registration::with(answer.status);
                 self.set_registration(now);
                 self.log_readiness(now, &answer);
-                self.options.check_connection_interval
+                self.interval(answer.heartbeat_interval)
             }
             Err(status) => {
                 // An answer that does not prove to be the DPM's.
@@ -444,6 +470,8 @@ const TRUST_AGAIN: &str =
     "the DPM needs a new key; only if one was revoked by mistake, `countersign revoke --undo` here";
 /// Between two attempts while another process has the engine's id.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(60);
+/// The longest time between two heartbeats that a DPM may name.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Between two attempts where the DPM cannot be reached.
 const LONGEST_UNREACHED: Duration = Duration::from_millis(500);
@@ -584,6 +612,62 @@ mod tests {
         let logged: Vec<_> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
 
         assert_eq!(logged.len(), 2, "{logged:?}");
+    }
+
+    #[tokio::test]
+    async fn engine_registers_again_where_another_process_or_address_is_recorded() {
+        let checker = World::checker(Target::new("localhost", 1));
+        let own = wire::HeartbeatResponse {
+            address: Some((&checker.engine.address).into()),
+            instance: checker.engine.instance.to_string(),
+            ..wire::HeartbeatResponse::default()
+        };
+        let moved = EngineAddress::new("localhost", 8533).unwrap();
+        for (answer, is_displaced) in [
+            (own.clone(), false),
+            // An older DPM, and a record of an older engine.
+            (wire::HeartbeatResponse::default(), false),
+            (
+                wire::HeartbeatResponse {
+                    instance: String::new(),
+                    ..own.clone()
+                },
+                false,
+            ),
+            (
+                wire::HeartbeatResponse {
+                    address: Some((&moved).into()),
+                    ..own.clone()
+                },
+                true,
+            ),
+            (
+                wire::HeartbeatResponse {
+                    instance: Instance::from_random([9; 16]).to_string(),
+                    ..own
+                },
+                true,
+            ),
+        ] {
+            assert_eq!(checker.is_displaced(&answer), is_displaced, "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn dpm_names_the_time_between_heartbeats_within_bounds() {
+        let checker = World::checker(Target::new("localhost", 1));
+        let own = checker.options.check_connection_interval;
+        let named = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
+        for (named, expected) in [
+            (None, own),
+            (named(7, 0), Duration::from_secs(7)),
+            (named(0, 0), FIRST_PAUSE),
+            (named(i64::MAX, 0), LONGEST_INTERVAL),
+            (named(-1, 0), own),
+            (named(i64::MIN, i32::MIN), own),
+        ] {
+            assert_eq!(checker.interval(named), expected, "{named:?}");
+        }
     }
 
     #[tokio::test]

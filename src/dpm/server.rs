@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -30,6 +31,8 @@ pub struct Options {
     pub addresses: AddressBook,
     /// The bounds of the server.
     pub server: ServerOptions,
+    /// The time between two heartbeats of an engine. Default: the engine's own setting.
+    pub heartbeat_interval: Option<Duration>,
 }
 
 /// A DPM that is ready to serve.
@@ -39,6 +42,7 @@ pub struct Dpm {
     registry: Arc<EngineRegistry>,
     addresses: AddressBook,
     monitor: MonitorOptions,
+    heartbeat_interval: Option<Duration>,
 }
 
 impl Dpm {
@@ -61,6 +65,7 @@ impl Dpm {
             registry: Arc::new(EngineRegistry::new(store, clock, options.limits)),
             addresses: options.addresses,
             monitor: options.monitor,
+            heartbeat_interval: options.heartbeat_interval,
         })
     }
 
@@ -103,6 +108,7 @@ impl Dpm {
             registry,
             addresses,
             monitor,
+            heartbeat_interval,
         } = self;
         let http = program.http.iter();
         let own = http.filter_map(|(listener, _)| listener.local_addr().ok());
@@ -110,7 +116,8 @@ impl Dpm {
         let module = program.module.clone();
         let engines = Monitor::new(module, Arc::clone(&registry), policy, monitor);
         log_failure(&registry, engines.check_all().await);
-        let service = EngineRegistryService::new(registry, engines.clone());
+        let mut service = EngineRegistryService::new(registry, engines.clone());
+        service.heartbeat_interval = heartbeat_interval;
         let service = server::EngineRegistryServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
         program.routes = program.routes.add_service(service);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
@@ -32,6 +33,8 @@ pub struct EngineRegistryService {
     metrics: Arc<Metrics>,
     engines: EngineMetrics,
     duplicates: Arc<Duplicates>,
+    /// The time between two heartbeats, if it is not each engine's own to set.
+    pub(super) heartbeat_interval: Option<Duration>,
 }
 
 impl EngineRegistryService {
@@ -46,6 +49,7 @@ impl EngineRegistryService {
             engines: metrics.of_engines(),
             metrics,
             duplicates: Arc::default(),
+            heartbeat_interval: None,
         }
     }
 
@@ -135,8 +139,13 @@ impl EngineRegistryService {
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::RegisterEngineResponse {
             engine,
+            heartbeat_interval: self.named_interval(),
             ..wire::RegisterEngineResponse::default()
         }))
+    }
+
+    fn named_interval(&self) -> Option<prost_types::Duration> {
+        self.heartbeat_interval?.try_into().ok()
     }
 
     /// Has an engine that is not READY checked, since it has just shown that it lives.
@@ -247,7 +256,9 @@ impl Service for EngineRegistryService {
             status: view.status,
             status_reason: view.status_reason,
             dial_back_failure: view.dial_back_failure,
-            ..wire::HeartbeatResponse::default()
+            address: view.address,
+            instance: view.instance,
+            heartbeat_interval: self.named_interval(),
         }))
     }
 

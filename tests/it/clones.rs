@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use countersign::Reason;
 use countersign::engine::{EngineId, EngineStatus, Instance};
@@ -12,6 +13,7 @@ use tonic::Code;
 use crate::support::http::request;
 use crate::support::impostor::Impostor;
 use crate::support::logs::Logs;
+use crate::support::relay::Relay;
 use crate::support::world::{
     Keys, RegistryClient, RunningDpe, RunningDpm, free_port, fresh_id, registration_of,
 };
@@ -180,4 +182,48 @@ async fn newer_engine_is_ready_where_no_instance_is_recorded() {
     register(&mut client, id, address, "").await.unwrap();
 
     dpm.engine_is(id, EngineStatus::Ready).await;
+}
+
+#[tokio::test]
+async fn engine_that_finds_another_process_recorded_registers_again() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let mut client = dpm.client(&keys.dpe_module()).await;
+    let (proxy, home) = (Relay::start().await, tempfile::tempdir().unwrap());
+    let dpe = RunningDpe::start_behind(keys.dpe_module(), dpm.address, home.path(), &proxy);
+    proxy.reroute(Some(dpe.address));
+    let first = dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+    let closed = free_port().await.local_addr().unwrap();
+    proxy.reroute(Some(closed));
+
+    // Nothing answers at the recorded address, so another process is registered.
+    let other = fresh_instance();
+    let engine = register(&mut client, dpe.id, closed, &other).await.unwrap();
+    assert_eq!(engine.instance, other);
+    proxy.reroute(Some(dpe.address));
+
+    let back = dpm.engine(dpe.id, |engine| engine.instance == first.instance);
+    assert_eq!(back.await.address, first.address);
+    dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+    dpe.stop().await;
+}
+
+#[tokio::test]
+async fn engine_calls_as_often_as_the_dpm_says() {
+    let keys = Keys::new();
+    let never = Duration::from_secs(3600);
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.heartbeat_interval = Some(Duration::from_millis(10));
+        options.monitor.check_connected_interval = never;
+    });
+    let home = tempfile::tempdir().unwrap();
+    let dpe = RunningDpe::start_with(keys.dpe_module(), dpm.address, home.path(), |options| {
+        options.status_checker.check_connection_interval = never;
+    });
+    let ready = dpm.engine_is(dpe.id, EngineStatus::Ready).await;
+
+    let seen = dpm.engine_seen_after(dpe.id, ready.last_seen_at).await;
+
+    assert_eq!(seen.status, EngineStatus::Ready);
+    dpe.stop().await;
 }
