@@ -6,6 +6,7 @@ mod change;
 pub mod demo;
 pub mod deployments;
 pub mod doctor;
+pub mod engine_id;
 
 mod error;
 pub(crate) mod greeting;

@@ -66,6 +66,11 @@ impl Rejection {
         matches!(self.text("eventId"), Some(REGISTER_REFUSED | DUPLICATE))
     }
 
+    /// Returns `true` if another process has the engine's id.
+    pub fn is_duplicate(&self) -> bool {
+        self.text("eventId") == Some(DUPLICATE)
+    }
+
     /// Returns `true` if the two clocks are why.
     pub fn clocks_differ(&self) -> bool {
         self.text("kind") == Some(FailureKind::ClocksDiffer.as_str())

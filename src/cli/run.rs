@@ -3,20 +3,24 @@
 use std::convert::Infallible;
 use std::future::pending;
 use std::panic::{self, PanicHookInfo};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::input::{HomeArguments, notes};
+use super::input::{HomeArguments, ModuleArgument, notes};
 use super::output::{Answer, Console, Exit, Kind, Refused, bug_report, example};
 use super::runtime::{Signals, runtime, stdin_ends};
+use crate::admin::engine_id;
 use crate::admission::raise_descriptors;
 use crate::clock::SystemClock;
-use crate::config::{ModuleKind, Reloader, Settings, StartError};
+use crate::config::{Home, ModuleKind, Reloader, Settings, StartError};
+use crate::diagnostic::CommandLine;
 use crate::dpe::Dpe;
 use crate::dpm::Dpm;
 use crate::grpc::{Drained, Module, ServeError, cause};
@@ -43,6 +47,13 @@ pub(super) enum DpeCommand {
     /// reopens the log file.
     #[command(after_help = example("dpe run --home dpe"))]
     Run(RunArguments),
+    /// Give an engine whose home was copied an id of its own
+    ///
+    /// A copied home has the engine's id, too, and a DPM registers one process of an id: it
+    /// refuses the copy with ENGINE_DUPLICATE. Stop the copy, then run this there. The engine must
+    /// not run.
+    #[command(after_help = example("dpe new-id --home dpe"))]
+    NewId(ModuleArgument),
 }
 
 #[derive(Args, Debug)]
@@ -66,13 +77,28 @@ pub(super) fn run_dpm(command: &DpmCommand, console: &Console) -> Answer {
 }
 
 pub(super) fn run_dpe(command: &DpeCommand, console: &Console) -> Answer {
-    let DpeCommand::Run(arguments) = command;
+    let arguments = match command {
+        DpeCommand::Run(arguments) => arguments,
+        DpeCommand::NewId(engine) => return new_id(&engine.home, console),
+    };
     long_run(
         arguments,
         &ModuleKind::Dpe,
         console,
         Settings::dpe,
         Dpe::run,
+    )
+}
+
+fn new_id(home: &Path, console: &Console) -> Answer {
+    let (old, new) = engine_id::renew(&Home::new(home))?;
+    let start = CommandLine::new("countersign dpe run").option("home", home);
+    let text = format!(
+        "The engine's id is {new}; it was {old}.\nStart it, and it registers as an engine of its own: {start}\n"
+    );
+    console.reply(
+        text,
+        &json!({ "old": old.to_string(), "new": new.to_string() }),
     )
 }
 

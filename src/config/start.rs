@@ -109,6 +109,8 @@ impl Settings {
         let dpm_home = self.home.dir.with_file_name("dpm");
         let start = CommandLine::new("countersign dpm run").option("home", dpm_home);
         checker.start_hint = format!("start it with: {start}");
+        let new_id = CommandLine::new("countersign dpe new-id").option("home", &self.home.dir);
+        checker.duplicate_hint = format!("stop it, and give a copy an id of its own: {new_id}");
         let mut options = dpe::Options::new(checker);
         options.hostname = match &engine.hostname {
             Some(hostname) => hostname.clone(),

@@ -3,6 +3,6 @@
 mod server;
 mod status_checker;
 
-pub(crate) use server::stored_engine_id;
 pub use server::{Dpe, EngineService, Options, StartError};
+pub(crate) use server::{make_engine_id, stored_engine_id};
 pub use status_checker::{Registration, StatusChecker, StatusCheckerOptions};

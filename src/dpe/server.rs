@@ -235,6 +235,16 @@ pub fn load_or_create(storage: &Path) -> Result<EngineId, StorageError> {
     if let Some(id) = stored_engine_id(storage)? {
         return Ok(id);
     }
+    make_engine_id(storage)
+}
+
+/// Makes an engine's id, and writes it to `<storage>/engine-id` in place of one that is there. The
+/// caller holds the lock on the folder.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+pub fn make_engine_id(storage: &Path) -> Result<EngineId, StorageError> {
     let id = EngineId::from_random(Uuid::new_v4().into_bytes());
     let path = storage.join("engine-id");
     let written = write(storage, &path, id);

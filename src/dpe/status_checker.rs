@@ -39,6 +39,8 @@ pub struct StatusCheckerOptions {
     pub connection: ConnectionOptions,
     /// What an operator may do while the DPM is not there.
     pub start_hint: String,
+    /// What an operator may do while another process has the engine's id.
+    pub duplicate_hint: String,
 }
 
 impl StatusCheckerOptions {
@@ -50,6 +52,8 @@ impl StatusCheckerOptions {
             call_timeout: Duration::from_secs(5),
             connection: ConnectionOptions::default(),
             start_hint: "start it with: countersign dpm run --home dpm".to_owned(),
+            duplicate_hint: "a copy gets an id of its own with: countersign dpe new-id --home dpe"
+                .to_owned(),
         }
     }
 }
@@ -210,9 +214,9 @@ impl StatusChecker {
         let limit = self.options.call_timeout;
         let to = &self.connection;
         let asking = call_over(to, limit, request, |call| self.client.register_engine(call));
-        let answer = asking.await;
+        let answered = asking.await;
         self.in_doubt = false;
-        let answer = match answer {
+        let answer = match answered {
             Ok(answer) => answer,
             Err(status) => {
                 self.set_registration(Registration::Absent);
@@ -375,13 +379,13 @@ impl StatusChecker {
             let kind = Logged::Refused(refused.kind, *reason, text);
             let is_duplicate = *reason == Some(Reason::EngineDuplicate);
             if let Some(suppressed) = self.logged.admit(kind, Instant::now()) {
-                let (engine, texts) = (&self.engine, (detail.as_str(), refused.help));
+                let (id, address) = (self.engine.id, &self.engine.address);
                 if is_duplicate {
-                    let address = &engine.address;
-                    events::engine_is_duplicate(engine.id, address, &dpm, texts, suppressed);
+                    let texts = (detail.as_str(), self.options.duplicate_hint.as_str());
+                    events::engine_is_duplicate(id, address, &dpm, texts, suppressed);
                 } else {
-                    let words = (refused.kind, word);
-                    events::register_refused(engine.id, &dpm, words, texts, suppressed);
+                    let (words, texts) = ((refused.kind, word), (detail.as_str(), refused.help));
+                    events::register_refused(id, &dpm, words, texts, suppressed);
                 }
             }
             if is_duplicate {

@@ -211,6 +211,66 @@ fn engine_that_waits_is_registered_by_the_command_in_its_log() {
 }
 
 #[test]
+fn copied_engine_is_registered_after_the_command_in_its_log_gave_it_an_id_of_its_own() {
+    let odd = Odd::paired(&[]);
+    let mut dpm = odd.start("dpm");
+    dpm.until(" startup ");
+    let mut dpe = odd.start("dpe");
+    dpe.until("Engine registered");
+    let [id, copy] = ["dpe/storage/engine-id", "copy/storage/engine-id"];
+    odd.write("copy/etc/application.properties", &odd.read(DPE));
+    odd.write(copy, &odd.read(id));
+    let start = || {
+        let mut command = command(&odd.folder.path(""));
+        command.args(["dpe", "run", "--home", &format!("{ODD}/copy")]);
+        Running::of(command)
+    };
+    let clone = start();
+
+    let line = odd.logged("copy", "engineDuplicate");
+
+    let new_id = the_command(&line, "countersign dpe new-id");
+    let doctor = odd.run(&["doctor", "--home", &format!("{ODD}/copy")]);
+    assert_eq!(doctor.code, 1, "{doctor:?}");
+    assert!(doctor.stdout.contains("ENGINE_DUPLICATE"), "{doctor:?}");
+    assert_eq!(
+        the_command(&doctor.stdout, "countersign dpe new-id"),
+        new_id
+    );
+    // It still runs.
+    let refused = odd.typed(&new_id).exits(6);
+    assert!(
+        refused.stderr.contains("stop the engine first"),
+        "{refused:?}"
+    );
+    assert_eq!(odd.read(copy), odd.read(id));
+    drop(clone);
+    let said = odd.typed(&new_id).exits(0).stdout;
+    let ids = [odd.read(id), odd.read(copy)];
+    assert_ne!(ids[0], ids[1]);
+    for id in ids {
+        assert!(said.contains(id.trim()), "{said}");
+    }
+    start().until("Engine registered");
+}
+
+#[test]
+fn engine_id_of_a_home_without_one_is_not_made() {
+    let odd = Odd::paired(&[]);
+
+    for home in ["dpe", "dpm", "nowhere"] {
+        let home = format!("{ODD}/{home}");
+        let refused = odd.run(&["dpe", "new-id", "--home", &home]);
+        assert!(
+            refused.stderr.contains("no engine has started"),
+            "{refused:?}"
+        );
+    }
+
+    assert!(!odd.folder.path(&format!("{ODD}/nowhere")).exists());
+}
+
+#[test]
 fn revoked_engine_is_registered_by_the_commands_to_which_either_log_leads() {
     for (module, event) in [("dpe", "registerRefused"), ("dpm", "authRejected")] {
         let odd = Odd::paired(&[]);
@@ -794,7 +854,7 @@ fn engine_of_a_removed_deployment_is_ready_after_the_command_that_doctor_prints(
 }
 
 /// Every kind of command that the code prints, and the test that types it.
-const TYPED: [(&str, &str); 27] = [
+const TYPED: [(&str, &str); 28] = [
     (
         "chmod 600",
         "file_that_others_may_write_is_closed_by_the_command_that_the_start_prints",
@@ -830,6 +890,10 @@ const TYPED: [(&str, &str); 27] = [
     (
         "countersign doctor",
         "module_that_does_not_follow_its_file_is_looked_at_by_the_doctor_that_a_rotation_prints",
+    ),
+    (
+        "countersign dpe new-id",
+        "copied_engine_is_registered_after_the_command_in_its_log_gave_it_an_id_of_its_own",
     ),
     (
         "countersign dpe run",

@@ -547,6 +547,8 @@ fn every_command_that_a_reason_names_can_be_run() {
         .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
     let pair = format!("pair dpm={DPM} dpe={DPE} --yes");
+    let id = "0031debd-6130-4b4a-8eaf-7a834555cf33";
+    folder.write("dpe/storage/engine-id", id);
     // What the reasons name, and how it is typed in this folder.
     let rows = [
         (
@@ -565,6 +567,7 @@ fn every_command_that_a_reason_names_can_be_run() {
             0,
         ),
         ("token explain", "token explain --home dpm".to_owned(), 0),
+        ("dpe new-id", "dpe new-id --home dpe".to_owned(), 0),
         (
             "rotate replace",
             "rotate replace --home dpe --peer-file dpm --yes".to_owned(),

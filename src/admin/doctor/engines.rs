@@ -14,7 +14,7 @@ use super::refusals::refuses;
 use super::report::{Help, Layer, Live, Row, Side, Visitor};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::greeting::{Registry, is_listening, list_engines};
-use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
+use crate::admin::rejection::{DUPLICATE, REGISTER_REFUSED, Rejection, newest};
 use crate::diagnostic::CommandLine;
 use crate::dpe::stored_engine_id;
 use crate::engine::FailureKind;
@@ -283,7 +283,11 @@ async fn examine(visit: &mut Visitor<'_>, peer: &Peer<'_>) -> Result<(), Row> {
         let detail = "the engine does not run and was never started";
         return Err(not_running(peer, detail));
     }
-    let Some(engine) = registered(record, peer)? else {
+    let record = registered(record, peer)?;
+    if let Some(row) = duplicate(peer) {
+        return Err(row);
+    }
+    let Some(engine) = record else {
         return Err(not_held(peer).await);
     };
     let engine = checked(engine, peer, &mut client).await;
@@ -344,6 +348,25 @@ fn registered(record: Option<Engine>, peer: &Peer<'_>) -> Result<Option<Engine>,
         }
         found => Ok(found.filter(is_active)),
     }
+}
+
+/// Returns why this engine is not the one that the DPM has under its id, if its log says so last.
+fn duplicate(peer: &Peer<'_>) -> Option<Row> {
+    let home = &peer.doctor.settings.home.dir;
+    let last = newest(
+        &home.join("log"),
+        &["register", REGISTER_REFUSED, DUPLICATE],
+    )
+    .ok()??;
+    let detail = last.text("detail").filter(|_| last.is_duplicate())?;
+    let detail = format!("ENGINE_DUPLICATE: {}", UntrustedReason(detail));
+    let new_id = CommandLine::new("countersign dpe new-id").option("home", home);
+    let help = Help::new("give a copy an id of its own, after you stop it:", new_id);
+    Some(
+        fail(Side::Peer, detail)
+            .help(help)
+            .help(Reason::EngineDuplicate.explain()),
+    )
 }
 
 /// Returns why the DPM has not registered the engine: it does not run, or its log has the reason.
