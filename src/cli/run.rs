@@ -50,7 +50,7 @@ pub(super) enum DpeCommand {
     /// Give an engine whose home was copied an id of its own
     ///
     /// A copied home has the engine's id, too, and a DPM registers one process of an id: it
-    /// refuses the copy with ENGINE_DUPLICATE. Stop the copy, then run this there. The engine must
+    /// refuses the copy with `ENGINE_DUPLICATE`. Stop the copy, then run this there. The engine must
     /// not run.
     #[command(after_help = example("dpe new-id --home dpe"))]
     NewId(ModuleArgument),

@@ -235,9 +235,9 @@ impl StatusChecker {
 
     /// Returns the time to the next heartbeat: what the DPM named, within bounds, or else the own
     /// setting.
-    fn interval(&self, named: Option<prost_types::Duration>) -> Duration {
+    fn interval(&self, answered: Option<prost_types::Duration>) -> Duration {
         // Prost's own conversion panics on odd values.
-        let named = named.and_then(|named| {
+        let named = answered.and_then(|named| {
             let (seconds, nanos) = (u64::try_from(named.seconds), u32::try_from(named.nanos));
             Some(Duration::new(seconds.ok()?, nanos.ok()?.min(999_999_999)))
         });

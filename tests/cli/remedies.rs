@@ -547,8 +547,10 @@ fn every_command_that_a_reason_names_can_be_run() {
         .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
     let pair = format!("pair dpm={DPM} dpe={DPE} --yes");
-    let id = "0031debd-6130-4b4a-8eaf-7a834555cf33";
-    folder.write("dpe/storage/engine-id", id);
+    folder.write(
+        "dpe/storage/engine-id",
+        "0031debd-6130-4b4a-8eaf-7a834555cf33",
+    );
     // What the reasons name, and how it is typed in this folder.
     let rows = [
         (

@@ -10,11 +10,11 @@ use tonic::{Code, Status};
 
 use super::layers::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
-use super::refusals::refuses;
+use super::refusals::{duplicate, refuses};
 use super::report::{Help, Layer, Live, Row, Side, Visitor};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::greeting::{Registry, is_listening, list_engines};
-use crate::admin::rejection::{DUPLICATE, REGISTER_REFUSED, Rejection, newest};
+use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
 use crate::diagnostic::CommandLine;
 use crate::dpe::stored_engine_id;
 use crate::engine::FailureKind;
@@ -348,25 +348,6 @@ fn registered(record: Option<Engine>, peer: &Peer<'_>) -> Result<Option<Engine>,
         }
         found => Ok(found.filter(is_active)),
     }
-}
-
-/// Returns why this engine is not the one that the DPM has under its id, if its log says so last.
-fn duplicate(peer: &Peer<'_>) -> Option<Row> {
-    let home = &peer.doctor.settings.home.dir;
-    let last = newest(
-        &home.join("log"),
-        &["register", REGISTER_REFUSED, DUPLICATE],
-    )
-    .ok()??;
-    let detail = last.text("detail").filter(|_| last.is_duplicate())?;
-    let detail = format!("ENGINE_DUPLICATE: {}", UntrustedReason(detail));
-    let new_id = CommandLine::new("countersign dpe new-id").option("home", home);
-    let help = Help::new("give a copy an id of its own, after you stop it:", new_id);
-    Some(
-        fail(Side::Peer, detail)
-            .help(help)
-            .help(Reason::EngineDuplicate.explain()),
-    )
 }
 
 /// Returns why the DPM has not registered the engine: it does not run, or its log has the reason.

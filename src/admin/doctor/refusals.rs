@@ -1,17 +1,30 @@
-//! What the log of a DPM says of an engine that it refuses.
+//! What a log says of an engine that a DPM refuses.
 
 use std::time::Duration;
 
 use super::layers::compare_clocks;
 use super::peer::Peer;
-use super::report::{Layer, Row, Side};
-use crate::admin::rejection::refused_registration;
+use super::report::{Help, Layer, Row, Side};
+use crate::admin::rejection::{DUPLICATE, REGISTER_REFUSED, newest, refused_registration};
 use crate::diagnostic::CommandLine;
 use crate::telemetry::UntrustedReason;
 use crate::token::Reason;
 
 /// An engine that is refused tries again within a minute, and the log has a line each minute.
 const RECENT: Duration = Duration::from_secs(120);
+
+/// Returns why this engine is not the one that the DPM has under its id, if its log says so last.
+pub(super) fn duplicate(peer: &Peer<'_>) -> Option<Row> {
+    let home = &peer.doctor.settings.home.dir;
+    let events = ["register", REGISTER_REFUSED, DUPLICATE];
+    let last = newest(&home.join("log"), &events).ok()??;
+    let why = last.text("detail").filter(|_| last.is_duplicate())?;
+    let detail = format!("ENGINE_DUPLICATE: {}", UntrustedReason(why));
+    let new_id = CommandLine::new("countersign dpe new-id").option("home", home);
+    let help = Help::new("give a copy an id of its own, after you stop it:", new_id);
+    let failed = Row::fail(Layer::WayBack, Side::Peer, detail).help(help);
+    Some(failed.help(Reason::EngineDuplicate.explain()))
+}
 
 /// Fails if the log of this DPM, which is `peer`, has an engine that it refused a moment ago.
 pub(super) fn refuses(peer: &Peer<'_>, detail: &str) -> Result<(), Row> {
