@@ -33,7 +33,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 408),
     ("cli", 4330),
     ("clock", 86),
-    ("config", 6567),
+    ("config", 6580),
     ("diagnostic", 593),
     ("dpe", 623),
     ("dpm", 1288),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 36504;
+const TOTAL: usize = 36511;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

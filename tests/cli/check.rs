@@ -243,6 +243,32 @@ fn a_start_on_the_vendors_sample_values_says_nothing_about_them() {
 }
 
 #[test]
+fn engine_behind_a_port_mapping_starts_and_advertises_what_its_file_says() {
+    let folder = paired_with(&[]);
+    let [port, mapped] = [free_port(), free_port()];
+    let own = format!("--set ataccama.server.grpc.port={port} --set server.port=0");
+    let advertised = format!(
+        "--set ataccama.one.dpe.service.hostname=dpe.example --set ataccama.one.dpe.service.port={mapped}"
+    );
+
+    let mut running = Running::start(&folder, &format!("dpe run --home dpe {own} {advertised}"));
+
+    let started = running.until(" startup ");
+    assert!(
+        started.contains(&format!("advertised=dpe.example:{mapped}")),
+        "{started}"
+    );
+    running.stop();
+    for (name, value) in [("hostname", "0.0.0.0"), ("port", "0")] {
+        let wrong = format!("--set ataccama.one.dpe.service.{name}={value}");
+        let refused = folder
+            .run(&format!("dpe run --home dpe {own} {wrong}"))
+            .exits(3);
+        assert!(refused.stderr.contains("CS0307"), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn ignored_settings_are_counted_and_named_when_asked() {
     let folder = Folder::new();
     folder

@@ -379,26 +379,41 @@ fn report_first(
     }
 }
 
+/// What is advertised stands as it is: a mapped port, a sidecar or another network may lead here.
 fn advertised(reader: &mut Reader<'_>, options: &Options) {
     let (address, bound) = (options.server.address, options.server.port);
-    if let Some(at) = reader.text(HOSTNAME, &[])
-        && !serves(address, at.text())
-    {
+    if let Some(at) = reader.text(HOSTNAME, &[]) {
         let host = quote(at.text());
-        let message = format!("{host} is advertised, but the gRPC port listens on {address} only");
-        let help =
-            "set `countersign.server.address` to an address that serves it, such as `0.0.0.0`";
-        reader.report(Code::Cs0307, &at, message, help);
+        if is_unspecified(at.text()) {
+            let message = format!("{host} is advertised, and no host can dial it");
+            let help = "write the name or the address at which the DPM reaches this host";
+            reader.report(Code::Cs0307, &at, message, help);
+        } else if !serves(address, at.text()) {
+            let message = format!("{host} is advertised; the gRPC port listens on {address} only");
+            let help = "right where a port mapping or a sidecar serves it; else set `countersign.server.address` to an address that serves it, such as `0.0.0.0`";
+            let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
+            reader.push(found.with_severity(Severity::Note));
+        }
     }
     if let Some(port) = options.engine.port
-        && reader.raw(GRPC_PORT, &[]).is_some()
-        && port != bound
         && let Some(at) = reader.text(ADVERTISED_PORT, &[])
     {
-        let message = format!("port {port} is advertised, but the gRPC port is {bound}");
-        let help = "remove the setting: countersign advertises the port that it listens on";
-        reader.report(Code::Cs0307, &at, message, help);
+        let help = "remove the setting, and the gRPC port is advertised";
+        if port == 0 {
+            let message = "port 0 is advertised, and no host can dial it".to_owned();
+            reader.report(Code::Cs0307, &at, message, help);
+        } else if reader.raw(GRPC_PORT, &[]).is_some() && port != bound {
+            let message = format!("port {port} is advertised; the gRPC port is {bound}");
+            let help = format!("right where a port mapping or a sidecar serves it; else {help}");
+            let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
+            reader.push(found.with_severity(Severity::Note));
+        }
     }
+}
+
+fn is_unspecified(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    address.is_ok_and(|address| address.to_canonical().is_unspecified())
 }
 
 /// Returns `true` if a listener on `address` can be reached at `host`, as far as names show.

@@ -214,14 +214,36 @@ fn cs0306_values_of_a_wrong_type() {
 }
 
 #[test]
-fn cs0307_addresses_and_plaintext() {
-    for line in [
-        "countersign.server.address=0.0.0.0\n",
-        "ataccama.one.dpe.service.hostname=my-host\n",
+fn cs0307_what_is_advertised_stands_unless_no_host_can_dial_it() {
+    let [host, port] = ["hostname", "port"].map(|name| format!("ataccama.one.dpe.service.{name}"));
+    for (name, value, severity) in [
+        (&host, "my-host", Note),
+        (&host, "10.0.0.1", Note),
+        (&host, "0.0.0.0", Error),
+        (&host, "::", Error),
+        (&host, "::ffff:0.0.0.0", Error),
+        (&port, "0", Error),
+        (&port, "8034", Note),
     ] {
-        let column = u32::try_from(line.find('=').unwrap()).unwrap() + 2;
-        assert_eq!(with(line), [(Code::Cs0307, Error, 8, column)], "{line}");
+        let lines = format!("ataccama.server.grpc.port=8532\n{name}={value}\n");
+        let column = u32::try_from(name.len()).unwrap() + 2;
+
+        assert_eq!(
+            with(&lines),
+            [(Code::Cs0307, severity, 9, column)],
+            "{lines}"
+        );
+        let folder = Folder::new();
+        let loaded = load(&folder.write("a", good() + &lines));
+        assert_eq!(loaded.is_ok(), severity == Note, "{lines}");
     }
+    assert_eq!(with(&format!("{port}=8034\n")), []);
+}
+
+#[test]
+fn cs0307_addresses_and_plaintext() {
+    let open = "countersign.server.address=0.0.0.0\n";
+    assert_eq!(with(open), [(Code::Cs0307, Error, 8, 28)]);
     let dialled = "ataccama.client.connection.dpm.host=10.0.0.1\n";
     assert_eq!(
         with(dialled),
@@ -231,8 +253,6 @@ fn cs0307_addresses_and_plaintext() {
             (Code::Cs0307, Error, 8, 37)
         ]
     );
-    let ports = "ataccama.server.grpc.port=8532\nataccama.one.dpe.service.port=8034\n";
-    assert_eq!(with(ports), [(Code::Cs0307, Error, 9, 31)]);
     let open = "countersign.server.address=0.0.0.0\ncountersign.server.allow-plaintext=true\n";
     let unchecked = "ataccama.authentication.grpc.internal.jwt.enable=false\n";
     assert_eq!(
