@@ -237,6 +237,7 @@ fn monitor(reader: &mut Reader<'_>) -> MonitorOptions {
         check_disconnected_multiplier: multiplier.into(),
         check_disconnected_max: registry_time(reader, "check-disconnected-interval-max"),
         checker_timeout: registry_time(reader, "grpc-checker-timeout"),
+        check_failures: limit(reader, "check-failures"),
         inactivate_not_seen_for: registry_time(
             reader,
             "automatically-inactivate-engines-not-seen-for",

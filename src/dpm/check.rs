@@ -39,6 +39,10 @@ pub(super) struct Context {
 pub(super) struct Checker {
     context: Arc<Context>,
     link: Option<Link>,
+    /// How many checks in a row have failed.
+    failures: u32,
+    /// Its owner as it was when the engine proved itself last.
+    pub(super) vouched: Option<Arc<Deployment>>,
 }
 
 /// A connection to an engine, and what was proved on it.
@@ -79,6 +83,8 @@ impl Checker {
         Self {
             context,
             link: None,
+            failures: 0,
+            vouched: None,
         }
     }
 
@@ -88,14 +94,41 @@ impl Checker {
     /// old. An answer without proof counts only on the connection that was proved; asking for it
     /// does not wait, while all else waits for its deployment's turn to dial.
     pub(super) async fn check(&mut self, engine: &Engine) -> CheckOutcome {
-        self.attempt(engine).await.unwrap_or_else(|failure| {
-            // Whatever answered, the next check begins with a connection and a proof of its own;
-            // that nothing answered in time says nothing of the connection.
-            if failure.kind != FailureKind::TimedOut {
-                self.link = None;
+        match self.attempt(engine).await {
+            Ok(outcome) => {
+                self.failures = 0;
+                outcome
             }
-            CheckOutcome::Failed(failure)
-        })
+            Err(failure) => {
+                self.failures = self.failures.saturating_add(1);
+                // Whatever answered, the next check begins with a connection and a proof of its
+                // own; that nothing answered in time says little of the connection.
+                let late = failure.kind == FailureKind::TimedOut;
+                if !late
+                    || self
+                        .failures
+                        .is_multiple_of(self.context.options.check_failures)
+                {
+                    self.link = None;
+                }
+                CheckOutcome::Failed(failure)
+            }
+        }
+    }
+
+    /// Returns `true` if a READY `engine` is lost by `failure`, the last check's: enough have failed
+    /// in a row, or it is not the network's.
+    pub(super) fn is_final(&self, failure: &DialBackFailure, engine: &Engine) -> bool {
+        match failure.kind {
+            _ if self.failures >= self.context.options.check_failures => true,
+            FailureKind::NotDialled => true,
+            FailureKind::TimedOut => false,
+            _ => {
+                let trust = self.context.module.trust().load();
+                let owner = trust.deployment(&engine.owner.deployment);
+                owner.map(Arc::as_ptr) != self.vouched.as_ref().map(Arc::as_ptr)
+            }
+        }
     }
 
     /// Completes when the connection to the engine has ended; never if it has none.
@@ -130,12 +163,14 @@ impl Checker {
         let verifier = context.module.proof_verifier();
         let proving = link.identity.require_proof(verifier, Some(claim));
         link.call(engine, &proving, &context).await?;
+        let vouched = Arc::clone(&parties.0);
         link.proved = Some(Proved {
             opened,
             // A replaced private key is not kept in memory for the next check.
             parties: (parties.0, Arc::downgrade(&parties.1)),
             at: Instant::now(),
         });
+        self.vouched = Some(vouched);
         Ok(CheckOutcome::Proved)
     }
 

@@ -22,9 +22,10 @@ use crate::trust::KeySet;
 /// Dials engines back and keeps their status. Cloning is cheap; the tasks end with the last clone.
 ///
 /// An engine is checked when it registers, when it calls while it is not READY, and by the clock:
-/// READY ones at a fixed interval, the others with a growing one. After a failed check of a READY
-/// engine the next follows at once, and where its connection has ended; so it does for all where
-/// the trust changed. A check of an address that the engine has left is given up. Of one deployment
+/// READY ones at a fixed interval, the others with a growing one. A READY engine is lost after a few
+/// failed checks in a row, and the next follows at once; so it does where its connection has ended,
+/// and for all where the trust changed. What the trust forbids, and what an engine answers after its
+/// owner's entry has changed, needs no second check. A check of an address that the engine has left is given up. Of one deployment
 /// at most 8 engines are dialled at once, each name is resolved within 2 s and each answer read up
 /// to 1 MiB. Nothing here decides a status: [`EngineRegistry`] does.
 #[derive(Clone, Debug)]
@@ -146,11 +147,17 @@ impl Keeper {
             });
             match outcome {
                 Checked::Fails => failures += 1,
-                Checked::Holds | Checked::Lost | Checked::Overtaken => failures = 0,
+                Checked::Holds | Checked::Missed | Checked::Lost | Checked::Overtaken => {
+                    failures = 0;
+                }
                 Checked::Left => {}
             }
             let pause = match outcome {
                 Checked::Holds => options.check_connected_interval,
+                Checked::Missed => {
+                    let soon = options.check_disconnected_interval;
+                    options.check_connected_interval.min(soon)
+                }
                 Checked::Lost => Duration::ZERO,
                 Checked::Fails => options.back_off(failures),
                 Checked::Overtaken => {
@@ -199,6 +206,13 @@ impl Keeper {
         if asked_again {
             self.woken.mark_changed();
         }
+        let is_ready = engine.status == EngineStatus::Ready;
+        if let CheckOutcome::Failed(failure) = &outcome
+            && is_ready
+            && !checker.is_final(failure, &engine)
+        {
+            return Ok(Checked::Missed);
+        }
         let after = match registry.record_check(&engine, &outcome).await {
             // It has been forgotten since.
             Err(RegistryError::NotFound(_)) => return Ok(Checked::Left),
@@ -207,7 +221,7 @@ impl Keeper {
         Ok(match outcome {
             _ if !is_kept(&after) => Checked::Left,
             CheckOutcome::Proved | CheckOutcome::Alive => Checked::Holds,
-            CheckOutcome::Failed(_) if engine.status == EngineStatus::Ready => Checked::Lost,
+            CheckOutcome::Failed(_) if is_ready => Checked::Lost,
             CheckOutcome::Failed(_) => Checked::Fails,
         })
     }
@@ -242,6 +256,8 @@ impl Keeper {
 #[derive(Debug)]
 enum Checked {
     Holds,
+    /// It failed, and not often enough in a row to matter.
+    Missed,
     Lost,
     Fails,
     /// It was given up for another one: of the engine's new address, or under other trust.
@@ -302,56 +318,174 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use tokio::runtime::Handle;
 
     use super::*;
     use crate::dpm::Resolver;
     use crate::engine::{EngineAddress, EngineConstraints};
+    use crate::identity::Roles;
     use crate::registry::store::{EngineStore as _, MemoryStore};
     use crate::registry::{Limits, Registrant};
     use crate::testing;
+    use crate::trust::Deployment;
+
+    /// A DPM of one engine, whose checks a test makes one by one.
+    struct World {
+        module: Module,
+        monitor: Monitor,
+        keeper: Keeper,
+        checker: Checker,
+        _wake: watch::Sender<()>,
+    }
+
+    impl World {
+        /// Registers an engine at `address`.
+        async fn new(
+            address: EngineAddress,
+            change: impl FnOnce(&mut MonitorOptions, Arc<MemoryStore>),
+        ) -> Self {
+            let (module, engine) = (testing::pair().dpm, EngineId::from_random([1; 16]));
+            let store = Arc::new(MemoryStore::default());
+            let mut options = MonitorOptions::default();
+            change(&mut options, Arc::clone(&store));
+            let registry =
+                EngineRegistry::new(store, Arc::clone(module.clock()), Limits::default());
+            let owner = Registrant {
+                identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
+                environment: None,
+                fingerprint: "k".into(),
+                over_loopback: true,
+            };
+            let registered =
+                registry.register(&owner, engine, address, EngineConstraints::default());
+            registered.await.unwrap();
+            let policy = AddressPolicy::default();
+            let monitor = Monitor::new(module.clone(), Arc::new(registry), policy, options);
+            let context = Arc::clone(&monitor.context);
+            let (wake, woken) = watch::channel(());
+            let keeper = Keeper {
+                engine,
+                context: Arc::clone(&context),
+                tasks: Arc::downgrade(&monitor.tasks),
+                woken,
+            };
+            Self {
+                module,
+                monitor,
+                keeper,
+                checker: Checker::new(context),
+                _wake: wake,
+            }
+        }
+
+        /// Registers an engine where nothing listens, and has it READY.
+        async fn lost() -> Self {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            let address = EngineAddress::new("127.0.0.1", port.into()).unwrap();
+            let world = Self::new(address, |_, _| ()).await;
+            let registry = &world.monitor.context.registry;
+            let engine = world.engine().await;
+            let proved = registry.record_check(&engine, &CheckOutcome::Proved).await;
+            assert_eq!(proved.unwrap().status, EngineStatus::Ready);
+            world
+        }
+
+        async fn engine(&self) -> Arc<Engine> {
+            let registry = &self.monitor.context.registry;
+            registry.find(self.keeper.engine).await.unwrap().unwrap()
+        }
+
+        /// Checks the engine; returns what that means, and its status.
+        async fn check(&mut self) -> (Checked, EngineStatus) {
+            let checked = self.keeper.check(&mut self.checker).await.unwrap();
+            (checked, self.engine().await.status)
+        }
+
+        /// Has the owner as one that proved itself.
+        fn vouch(&mut self) {
+            let trust = self.module.trust().load();
+            self.checker.vouched = trust.deployment("dpe-dev").cloned();
+        }
+
+        /// Has the owner's entry changed.
+        fn trust(&self, change: impl FnOnce(&mut Deployment)) {
+            let trust = self.module.trust().load();
+            let mut owner = Deployment::clone(trust.deployment("dpe-dev").unwrap());
+            change(&mut owner);
+            let trust = trust.trusting(vec![owner]).unwrap();
+            self.module.trust().replace(trust);
+        }
+    }
 
     #[tokio::test]
     async fn engine_that_is_forgotten_while_it_is_dialled_is_left() {
-        let (module, engine) = (testing::pair().dpm, EngineId::from_random([1; 16]));
-        let store = Arc::new(MemoryStore::default());
-        let engines = Arc::clone(&store);
-        let options = MonitorOptions {
-            resolver: Resolver::new(move |_| {
+        let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+        let mut world = World::new(address, |options, engines| {
+            options.resolver = Resolver::new(move |_| {
                 Handle::current().block_on(async {
+                    let engine = EngineId::from_random([1; 16]);
                     let found = engines.find(engine).await.unwrap().unwrap();
                     engines.remove(engine, found.revision).await.unwrap();
                 });
                 Ok(Vec::new())
-            }),
-            ..MonitorOptions::default()
-        };
-        let registry = EngineRegistry::new(store, Arc::clone(module.clock()), Limits::default());
-        let owner = Registrant {
-            identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
-            environment: None,
-            fingerprint: "k".into(),
-            over_loopback: true,
-            instance: None,
-        };
-        let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
-        let constraints = EngineConstraints::default();
-        let registered = registry.register(&owner, engine, address, constraints);
-        registered.await.unwrap();
-        let policy = AddressPolicy::default();
-        let monitor = Monitor::new(module, Arc::new(registry), policy, options);
-        let context = Arc::clone(&monitor.context);
-        let (_wake, woken) = watch::channel(());
-        let mut keeper = Keeper {
-            engine,
-            context: Arc::clone(&context),
-            tasks: Arc::downgrade(&monitor.tasks),
-            woken,
-        };
+            });
+        })
+        .await;
 
-        let checked = keeper.check(&mut Checker::new(context)).await;
+        let checked = world.keeper.check(&mut world.checker).await;
 
         assert!(matches!(checked, Ok(Checked::Left)), "{checked:?}");
+    }
+
+    #[tokio::test]
+    async fn ready_engine_is_disconnected_by_the_third_failed_check_in_a_row() {
+        let mut world = World::lost().await;
+        world.vouch();
+
+        for failed in 1..3 {
+            let (checked, status) = world.check().await;
+            assert!(matches!(checked, Checked::Missed), "{failed}: {checked:?}");
+            assert_eq!(status, EngineStatus::Ready, "{failed}");
+            assert_eq!(world.engine().await.status_reason, None, "{failed}");
+        }
+        let (checked, status) = world.check().await;
+
+        assert!(matches!(checked, Checked::Lost), "{checked:?}");
+        assert_eq!(status, EngineStatus::Disconnected);
+        let reason = world.engine().await.status_reason.clone().unwrap();
+        assert!(reason.contains("cannot be reached"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn what_the_trust_forbids_disconnects_a_ready_engine_at_once() {
+        for change in [
+            (|owner: &mut Deployment| owner.keys[0].revoked = true) as fn(&mut Deployment),
+            |owner| owner.roles = Roles::default(),
+        ] {
+            let mut world = World::lost().await;
+            world.vouch();
+            world.trust(change);
+
+            let (checked, status) = world.check().await;
+
+            assert!(matches!(checked, Checked::Lost), "{checked:?}");
+            assert_eq!(status, EngineStatus::Disconnected);
+        }
+    }
+
+    #[tokio::test]
+    async fn first_check_after_its_owners_entry_changed_decides_about_a_ready_engine() {
+        let mut world = World::lost().await;
+        world.vouch();
+        world.trust(|owner| owner.single_use_tokens = true);
+
+        let (checked, status) = world.check().await;
+
+        assert!(matches!(checked, Checked::Lost), "{checked:?}");
+        assert_eq!(status, EngineStatus::Disconnected);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct MonitorOptions {
     pub check_disconnected_max: Duration,
     /// How long an engine may take to answer, counted on an open connection. Default: 200 ms.
     pub checker_timeout: Duration,
+    /// After how many failed checks in a row a READY engine is DISCONNECTED. Default: 3.
+    pub check_failures: u32,
     /// How names become addresses. Default: the system's way.
     pub resolver: Resolver,
     /// How to connect. Default: within 2 s, without TLS only on loopback.
@@ -42,6 +44,7 @@ impl Default for MonitorOptions {
             check_disconnected_multiplier: 2.0,
             check_disconnected_max: Duration::from_secs(600),
             checker_timeout: Duration::from_millis(200),
+            check_failures: 3,
             resolver: Resolver::default(),
             connection: ConnectionOptions::default(),
             proof_interval: Duration::from_secs(600),

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::support::middlebox::Middlebox;
 use crate::support::relay::Relay;
-use crate::support::world::{Keys, RunningDpe, RunningDpm, free_port};
+use crate::support::world::{Keys, RunningDpe, RunningDpm, free_port, soon};
 
 const HEALED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -212,18 +212,36 @@ async fn late_heartbeat_drops_its_connection() {
 }
 
 #[tokio::test]
-async fn late_check_keeps_its_connection() {
+async fn late_checks_keep_their_connection_and_the_engine_ready() {
     let world = World::start_with(|monitor, _| {
         monitor.check_connected_interval = Duration::from_millis(50);
+        monitor.check_failures = 100;
     })
     .await;
-    let (id, flows) = (world.dpe.id, world.dial_backs.flows());
+    let before = Middlebox::before(world.dpe.address, |_, _| ()).await;
+    let checks = || before.seen.lock().unwrap().len();
+    let answered = async |count| {
+        while checks() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    world.dial_backs.reroute(Some(before.address));
+    soon("a check", answered(2)).await;
+    let flows = world.dial_backs.flows();
 
     world.dial_backs.delay(Duration::from_millis(300));
-    world.dpm.engine_is(id, EngineStatus::Disconnected).await;
+    // Each is sent when the one before was late.
+    soon("late checks", answered(checks() + 5)).await;
     world.dial_backs.delay(Duration::ZERO);
 
-    world.dpm.engine_is(id, EngineStatus::Ready).await;
+    let id = world.dpe.id;
+    let seen = world.dpm.engine_seen_after(id, SystemClock.now()).await;
+    assert_eq!(seen.status, EngineStatus::Ready);
+    let written = world.dpm.written.borrow().clone();
+    assert!(
+        !written.contains(&EngineStatus::Disconnected),
+        "{written:?}"
+    );
     assert_eq!(world.dial_backs.flows(), flows);
     world.stop().await;
 }
