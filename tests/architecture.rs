@@ -36,11 +36,11 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 6581),
     ("diagnostic", 593),
     ("dpe", 623),
-    ("dpm", 1334),
+    ("dpm", 1356),
     ("engine", 285),
     ("failure", 107),
     ("files", 101),
-    ("grpc", 5922),
+    ("grpc", 5925),
     ("http", 287),
     ("identity", 207),
     ("jose", 1643),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 36558;
+const TOTAL: usize = 36583;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -52,6 +52,8 @@ struct Link {
     identity: AttachIdentityLayer,
     connection: Connection,
     proved: Option<Proved>,
+    /// The shortest time in which it answered. The way there and back is in it.
+    round_trip: Option<Duration>,
     /// Whether the connection has TLS.
     has_tls: bool,
 }
@@ -145,12 +147,15 @@ impl Checker {
         let owner = check_owner(&trust, engine, &context.module)?;
         let parties = (Arc::clone(&owner), Arc::clone(trust.own()));
         let route = self.route(engine, &owner);
-        if let Some(link) = self.link.as_ref().filter(|link| link.route == route)
+        let is_over = |link: &mut Link| link.route != route || !link.connection.is_open();
+        self.link.take_if(is_over);
+        if let Some(link) = &mut self.link
             && engine.status == EngineStatus::Ready
             && link.is_proved(&parties, context.options.proof_interval)
         {
             let opened = link.connection.opened();
-            link.call(engine, &link.identity, &context).await?;
+            let took = link.call(engine, &link.identity, &context).await?;
+            link.answered_within(took);
             // Only the proved connection may vouch: a reconnect in between is proved below.
             if link.connection.opened() == opened {
                 return Ok(CheckOutcome::Alive);
@@ -162,7 +167,8 @@ impl Checker {
         let claim = EngineClaim::new(engine.id, &engine.address, engine.instance);
         let verifier = context.module.proof_verifier();
         let proving = link.identity.require_proof(verifier, Some(claim));
-        link.call(engine, &proving, &context).await?;
+        let took = link.call(engine, &proving, &context).await?;
+        link.answered_within(took);
         let vouched = Arc::clone(&parties.0);
         link.proved = Some(Proved {
             opened,
@@ -204,6 +210,7 @@ impl Checker {
             identity,
             connection: connection.map_err(|error| no_connection(&error, engine))?,
             proved: None,
+            round_trip: None,
             has_tls: dialer.connection.tls.is_some(),
         }))
     }
@@ -223,7 +230,14 @@ impl Link {
         })
     }
 
-    /// Asks the engine for its id.
+    fn answered_within(&mut self, took: Duration) {
+        self.round_trip = self.round_trip.map_or(took, |least| least.min(took)).into();
+    }
+
+    /// Asks the engine for its id; returns how long the answer took.
+    ///
+    /// The engine's own time counts beyond the round trip. Until a connection has answered once,
+    /// that may take as long as connecting: a proxy on the way may have accepted it.
     ///
     /// A failure quotes nothing that the far side sent: its text reaches the caller who chose the
     /// address.
@@ -234,8 +248,12 @@ impl Link {
         Context {
             module, options, ..
         }: &Context,
-    ) -> Result<(), DialBackFailure> {
-        let limit = options.checker_timeout;
+    ) -> Result<Duration, DialBackFailure> {
+        let way = self
+            .round_trip
+            .unwrap_or(options.connection.connect_timeout);
+        let limit = options.checker_timeout.saturating_add(way);
+        let began = Instant::now();
         let channel = identity.layer(self.connection.clone());
         let mut client =
             EngineServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
@@ -245,7 +263,7 @@ impl Link {
         });
         let authority = engine.address.authority();
         let status = match asking.await {
-            Ok(answer) if answer.engine_id == engine.id.to_string() => return Ok(()),
+            Ok(answer) if answer.engine_id == engine.id.to_string() => return Ok(began.elapsed()),
             Ok(_) => {
                 let detail = format!("{authority} has a different id");
                 return Err(DialBackFailure::new(FailureKind::OtherEngine, detail));
@@ -266,7 +284,7 @@ impl Link {
                 not_proved(&refusal, engine, module)
             }
             (Some(refusal), None) => refused(refusal.reason, &status, engine, module),
-            (None, None) => self.not_answered(&status, &authority, limit),
+            (None, None) => self.not_answered(&status, &authority, options.checker_timeout),
         })
     }
 
@@ -274,10 +292,18 @@ impl Link {
     fn not_answered(&self, status: &Status, authority: &str, limit: Duration) -> DialBackFailure {
         let code = code_name(status.code());
         let (kind, detail) = match status.code() {
-            _ if is_late(status) => (
-                FailureKind::TimedOut,
-                format!("nothing from {authority} within {limit:?}"),
-            ),
+            _ if is_late(status) => {
+                let way = match self.round_trip {
+                    Some(_) => "the round trip",
+                    None => "the time to connect",
+                };
+                (
+                    FailureKind::TimedOut,
+                    format!(
+                        "nothing from {authority} within {limit:?} beyond {way} (`{TIMEOUT_SETTING}`)"
+                    ),
+                )
+            }
             Code::Unimplemented => (
                 FailureKind::NoEngine,
                 format!("{authority} serves gRPC, but no EngineService"),
@@ -329,6 +355,7 @@ fn not_reached(detail: impl Into<Arc<str>>) -> DialBackFailure {
     DialBackFailure::new(FailureKind::NotReached, detail)
 }
 
+const TIMEOUT_SETTING: &str = "ataccama.one.dpm.registry.grpc-checker-timeout";
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Of everything that the far side sends from one check to the next, framing included.
 const MAX_READ_BYTES: u64 = 1024 * 1024;

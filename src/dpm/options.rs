@@ -20,7 +20,8 @@ pub struct MonitorOptions {
     pub check_disconnected_multiplier: f64,
     /// How far it grows. Default: 10 min.
     pub check_disconnected_max: Duration,
-    /// How long an engine may take to answer, counted on an open connection. Default: 200 ms.
+    /// How long an engine may take to answer, beyond the round trip of its connection. Default:
+    /// 200 ms.
     pub checker_timeout: Duration,
     /// After how many failed checks in a row a READY engine is DISCONNECTED. Default: 3.
     pub check_failures: u32,

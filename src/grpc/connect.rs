@@ -280,6 +280,11 @@ impl Connection {
         }
     }
 
+    /// Returns `true` if there is a connection, on which calls may begin.
+    pub(crate) fn is_open(&self) -> bool {
+        self.line().is_some()
+    }
+
     /// Returns the current connection, if it is open: a call that carries it among its extensions
     /// goes over it and no other.
     pub(super) fn line(&self) -> Option<Arc<Line>> {

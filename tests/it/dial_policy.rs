@@ -404,6 +404,8 @@ async fn engine_that_hangs_delays_no_other() {
 
     let reason = engine.status_reason.as_deref().unwrap();
     assert!(reason.contains("did not answer in time"), "{reason}");
+    let setting = "`ataccama.one.dpm.registry.grpc-checker-timeout`";
+    assert!(reason.contains(setting), "{reason}");
 }
 
 #[tokio::test]

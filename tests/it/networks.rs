@@ -38,9 +38,18 @@ impl World {
     }
 
     async fn start_with(change: impl FnOnce(&mut MonitorOptions, &mut dpe::Options)) -> Self {
+        Self::start_at(Duration::ZERO, change).await
+    }
+
+    /// Starts them at such a distance for dial-backs.
+    async fn start_at(
+        distance: Duration,
+        change: impl FnOnce(&mut MonitorOptions, &mut dpe::Options),
+    ) -> Self {
         let keys = Keys::new();
         let home = tempfile::tempdir().unwrap();
         let (calls, dial_backs) = (Relay::start().await, Relay::start().await);
+        dial_backs.delay(distance);
         let mut monitor = MonitorOptions::default();
         let dpe =
             RunningDpe::start_with(keys.dpe_module(), calls.address, home.path(), |options| {
@@ -243,6 +252,43 @@ async fn late_checks_keep_their_connection_and_the_engine_ready() {
         "{written:?}"
     );
     assert_eq!(world.dial_backs.flows(), flows);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn engine_at_a_round_trip_of_300_ms_becomes_ready_and_stays_it() {
+    let world = World::start_at(Duration::from_millis(150), |monitor, _| {
+        monitor.check_connected_interval = Duration::from_millis(50);
+    })
+    .await;
+    let flows = world.dial_backs.flows();
+
+    for _ in 0..5 {
+        let (id, now) = (world.dpe.id, SystemClock.now());
+        let engine = world.dpm.engine_seen_after(id, now).await;
+        assert_eq!(engine.status, EngineStatus::Ready);
+    }
+
+    assert_eq!(world.dial_backs.flows(), flows);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn engine_whose_way_grows_longer_is_ready_again_over_another_connection() {
+    let world = World::start_with(|monitor, _| {
+        monitor.check_connected_interval = Duration::from_millis(50);
+    })
+    .await;
+    let (id, flows) = (world.dpe.id, world.dial_backs.flows());
+
+    world.dial_backs.delay(Duration::from_millis(300));
+    let late = world.dpm.engine_is(id, EngineStatus::Disconnected).await;
+    world.dpm.engine_is(id, EngineStatus::Ready).await;
+
+    let reason = late.status_reason.as_deref().unwrap();
+    let named = "within 200ms beyond the round trip";
+    assert!(reason.contains(named), "{reason}");
+    assert_eq!(world.dial_backs.flows(), flows + 1);
     world.stop().await;
 }
 
