@@ -5,17 +5,19 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use super::dialer::{DialError, Dialer};
 use super::options::MonitorOptions;
+use super::pulse::Pulse;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus, FailureKind};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
     AttachIdentityLayer, ConnectError, Connection, Module, OwnKey, call, cause, code_name, is_late,
-    is_proved, kind_of, refusal_of, summary_and_detail,
+    is_proved, kind_of, refusal_of, summary_and_detail, up_to,
 };
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
@@ -32,6 +34,10 @@ pub(super) struct Context {
     pub(super) registry: Arc<EngineRegistry>,
     pub(super) dialer: Dialer,
     pub(super) options: MonitorOptions,
+    /// How late this process runs its own tasks.
+    pub(super) pulse: Arc<Pulse>,
+    /// Checks under way over connections that are open.
+    pub(super) checking: Semaphore,
 }
 
 /// Dials one engine back, over a connection that it keeps between checks.
@@ -77,7 +83,8 @@ struct Proved {
     opened: u64,
     /// Whose engine it is, and who asked.
     parties: (Arc<Deployment>, Weak<OwnDeployment>),
-    at: Instant,
+    /// Until when it holds.
+    until: Instant,
 }
 
 impl Checker {
@@ -90,32 +97,33 @@ impl Checker {
         }
     }
 
-    /// Dials `engine` back.
+    /// Dials `engine` back; returns how that ended, unless this process was itself too late to say.
     ///
     /// Asks for the proof on the way to READY, on every new connection and when the last proof is
-    /// old. An answer without proof counts only on the connection that was proved; asking for it
-    /// does not wait, while all else waits for its deployment's turn to dial.
-    pub(super) async fn check(&mut self, engine: &Engine) -> CheckOutcome {
-        match self.attempt(engine).await {
+    /// old. An answer without proof counts only on the connection that was proved. What needs a
+    /// connection waits for its deployment's turn to dial, and for no other call.
+    pub(super) async fn check(&mut self, engine: &Engine) -> Option<CheckOutcome> {
+        let began = Instant::now();
+        let failure = match self.attempt(engine).await {
             Ok(outcome) => {
                 self.failures = 0;
-                outcome
+                return Some(outcome);
             }
-            Err(failure) => {
-                self.failures = self.failures.saturating_add(1);
-                // Whatever answered, the next check begins with a connection and a proof of its
-                // own; that nothing answered in time says little of the connection.
-                let late = failure.kind == FailureKind::TimedOut;
-                if !late
-                    || self
-                        .failures
-                        .is_multiple_of(self.context.options.check_failures)
-                {
-                    self.link = None;
-                }
-                CheckOutcome::Failed(failure)
-            }
+            Err(failure) => failure,
+        };
+        let Context { options, pulse, .. } = &*self.context;
+        let is_late = failure.kind == FailureKind::TimedOut;
+        let is_slow = is_late || began.elapsed() >= options.connection.connect_timeout;
+        if is_slow && failure.kind != FailureKind::NotDialled && pulse.was_late_since(began) {
+            return None;
         }
+        self.failures = self.failures.saturating_add(1);
+        // Whatever answered, the next check begins with a connection and a proof of its own; that
+        // nothing answered in time says little of the connection.
+        if !is_late || self.failures.is_multiple_of(options.check_failures) {
+            self.link = None;
+        }
+        Some(CheckOutcome::Failed(failure))
     }
 
     /// Returns `true` if a READY `engine` is lost by `failure`, the last check's: enough have failed
@@ -147,12 +155,13 @@ impl Checker {
         let owner = check_owner(&trust, engine, &context.module)?;
         let parties = (Arc::clone(&owner), Arc::clone(trust.own()));
         let route = self.route(engine, &owner);
-        let is_over = |link: &mut Link| link.route != route || !link.connection.is_open();
-        self.link.take_if(is_over);
+        let link = self.link.take();
+        self.link = link.filter(|link| link.route == route && link.connection.is_open());
         if let Some(link) = &mut self.link
             && engine.status == EngineStatus::Ready
-            && link.is_proved(&parties, context.options.proof_interval)
+            && link.is_proved(&parties)
         {
+            let _place = context.checking.acquire().await;
             let opened = link.connection.opened();
             let took = link.call(engine, &link.identity, &context).await?;
             link.answered_within(took);
@@ -161,7 +170,12 @@ impl Checker {
                 return Ok(CheckOutcome::Alive);
             }
         }
-        let _turn = context.dialer.dialling.take(&engine.owner.deployment).await;
+        let (_place, _turn) = if self.link.is_some() {
+            (Some(context.checking.acquire().await), None)
+        } else {
+            let dialling = &context.dialer.dialling;
+            (None, dialling.take(&engine.owner.deployment).await)
+        };
         let link = self.link(engine, &owner).await?;
         let opened = link.connection.opened();
         let claim = EngineClaim::new(engine.id, &engine.address, engine.instance);
@@ -170,11 +184,12 @@ impl Checker {
         let took = link.call(engine, &proving, &context).await?;
         link.answered_within(took);
         let vouched = Arc::clone(&parties.0);
+        let interval = context.options.proof_interval;
         link.proved = Some(Proved {
             opened,
             // A replaced private key is not kept in memory for the next check.
             parties: (parties.0, Arc::downgrade(&parties.1)),
-            at: Instant::now(),
+            until: Instant::now() + interval.saturating_sub(up_to(interval / 10)),
         });
         self.vouched = Some(vouched);
         Ok(CheckOutcome::Proved)
@@ -217,16 +232,12 @@ impl Checker {
 }
 
 impl Link {
-    fn is_proved(
-        &self,
-        (owner, own): &(Arc<Deployment>, Arc<OwnDeployment>),
-        interval: Duration,
-    ) -> bool {
+    fn is_proved(&self, (owner, own): &(Arc<Deployment>, Arc<OwnDeployment>)) -> bool {
         self.proved.as_ref().is_some_and(|proved| {
             proved.opened == self.connection.opened()
                 && Arc::ptr_eq(&proved.parties.0, owner)
                 && ptr::eq(proved.parties.1.as_ptr(), Arc::as_ptr(own))
-                && proved.at.elapsed() < interval
+                && Instant::now() < proved.until
         })
     }
 
@@ -325,7 +336,7 @@ impl Link {
 }
 
 /// Returns the engine's owner, if it could register the engine now and can prove itself at all.
-fn check_owner(
+pub(super) fn check_owner(
     trust: &KeySet,
     engine: &Engine,
     module: &Module,
@@ -355,6 +366,9 @@ fn not_reached(detail: impl Into<Arc<str>>) -> DialBackFailure {
     DialBackFailure::new(FailureKind::NotReached, detail)
 }
 
+/// How many checks over open connections are under way at once: more would only wait for each other
+/// here, and be late for that.
+pub(super) const MOST_CHECKS: usize = 256;
 const TIMEOUT_SETTING: &str = "ataccama.one.dpm.registry.grpc-checker-timeout";
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Of everything that the far side sends from one check to the next, framing included.

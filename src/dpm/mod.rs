@@ -5,6 +5,7 @@ mod dialer;
 mod duplicate;
 mod monitor;
 mod options;
+mod pulse;
 mod server;
 mod service;
 

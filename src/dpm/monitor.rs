@@ -5,15 +5,16 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::check::{Checker, Context};
+use super::check::{Checker, Context, MOST_CHECKS, check_owner};
 use super::dialer::Dialer;
-use super::options::MonitorOptions;
+use super::options::{MonitorOptions, jittered};
+use super::pulse::Pulse;
 use crate::engine::{Engine, EngineId, EngineStatus};
-use crate::grpc::{Module, cause};
+use crate::grpc::{Module, cause, up_to};
 use crate::registry::{
     AddressPolicy, AddressRefusal, CheckOutcome, Destination, EngineRegistry, RegistryError,
 };
@@ -24,7 +25,8 @@ use crate::trust::KeySet;
 /// An engine is checked when it registers, when it calls while it is not READY, and by the clock:
 /// READY ones at a fixed interval, the others with a growing one. A READY engine is lost after a few
 /// failed checks in a row, and the next follows at once; so it does where its connection has ended,
-/// and for all where the trust changed. What the trust forbids, and what an engine answers after its
+/// and where its owner's entry changed. Each pause is jittered, and a check that this process was
+/// itself late for counts as none. What the trust forbids, and what an engine answers after its
 /// owner's entry has changed, needs no second check. A check of an address that the engine has left is given up. Of one deployment
 /// at most 8 engines are dialled at once, each name is resolved within 2 s and each answer read up
 /// to 1 MiB. Nothing here decides a status: [`EngineRegistry`] does.
@@ -36,7 +38,8 @@ pub struct Monitor {
 
 #[derive(Debug, Default)]
 struct Tasks {
-    wake: HashMap<EngineId, watch::Sender<()>>,
+    /// Who waits for the next check of an engine, and by when that was last asked for.
+    wake: HashMap<EngineId, watch::Sender<Instant>>,
     running: JoinSet<()>,
 }
 
@@ -49,11 +52,14 @@ impl Monitor {
         policy: AddressPolicy,
         options: MonitorOptions,
     ) -> Self {
+        let (pulse, beating) = Pulse::begin();
         let context = Arc::new(Context {
             module,
             registry,
             dialer: Dialer::new(policy, options.resolver.clone(), options.connection.clone()),
             options,
+            pulse,
+            checking: Semaphore::new(MOST_CHECKS),
         });
         let monitor = Self {
             context: Arc::clone(&context),
@@ -64,6 +70,7 @@ impl Monitor {
         let changes = context.module.trust().subscribe();
         let trust = follow_trust(Arc::clone(&context), tasks, changes);
         running.running.spawn(trust);
+        running.running.spawn(beating);
         running.running.spawn(inactivate(context));
         drop(running);
         monitor
@@ -79,29 +86,40 @@ impl Monitor {
         self.context.dialer.judge(destination).await
     }
 
-    /// Has every engine checked that the registry holds, as after a restart.
+    /// Has every engine checked that the registry holds, as after a restart: those that are READY
+    /// first, each kind spread over a time.
     ///
     /// # Errors
     ///
     /// When the registry's store fails.
     pub async fn check_all(&self) -> Result<(), RegistryError> {
-        let engines = self.context.registry.all().await?;
-        for engine in engines.iter().filter(|engine| is_kept(engine)) {
-            self.check_now(engine.id);
+        let soon = self.context.options.soon();
+        for engine in self.context.registry.all().await? {
+            match engine.status {
+                EngineStatus::Ready => self.check_by(engine.id, up_to(soon)),
+                EngineStatus::Inactive => {}
+                _ => self.check_by(engine.id, soon + up_to(soon)),
+            }
         }
         Ok(())
     }
 
     /// Has `engine` checked as soon as its running check, if any, is over.
     pub fn check_now(&self, engine: EngineId) {
+        self.check_by(engine, Duration::ZERO);
+    }
+
+    /// Has `engine` checked in `time` at the latest.
+    fn check_by(&self, engine: EngineId, time: Duration) {
+        let by = Instant::now() + time;
         let mut tasks = self.lock();
         if let Some(wake) = tasks.wake.get(&engine).filter(|wake| !wake.is_closed()) {
-            wake.send_replace(());
+            wake.send_replace(by);
             return;
         }
         // What has ended is forgotten, so that the set does not grow.
         while tasks.running.try_join_next().is_some() {}
-        let (wake, woken) = watch::channel(());
+        let (wake, woken) = watch::channel(by);
         tasks.wake.insert(engine, wake);
         let keeper = Keeper {
             engine,
@@ -119,6 +137,33 @@ impl Monitor {
         tasks.running.abort_all();
     }
 
+    /// Judges every engine by the trust of `now`.
+    async fn judge_all(&self, before: &KeySet, now: &KeySet) -> Result<(), RegistryError> {
+        let Context {
+            registry, module, ..
+        } = &*self.context;
+        for engine in registry
+            .all()
+            .await?
+            .iter()
+            .filter(|engine| is_kept(engine))
+        {
+            let was = before.deployment(&engine.owner.deployment);
+            let within = match check_owner(now, engine, module) {
+                Err(failure) => {
+                    let failed = CheckOutcome::Failed(failure);
+                    log_failure(registry, registry.record_check(engine, &failed).await);
+                    // A check under way is given up.
+                    Duration::ZERO
+                }
+                Ok(owner) if was.is_none_or(|was| !Arc::ptr_eq(was, &owner)) => Duration::ZERO,
+                Ok(_) => up_to(self.context.options.soon()),
+            };
+            self.check_by(engine.id, within);
+        }
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,7 +174,7 @@ struct Keeper {
     engine: EngineId,
     context: Arc<Context>,
     tasks: Weak<Mutex<Tasks>>,
-    woken: watch::Receiver<()>,
+    woken: watch::Receiver<Instant>,
 }
 
 impl Keeper {
@@ -138,6 +183,8 @@ impl Keeper {
         let options = &context.options;
         let mut checker = Checker::new(Arc::clone(&context));
         let mut failures = 0;
+        let first = *self.woken.borrow_and_update();
+        self.wait(first - Instant::now(), &checker).await;
         loop {
             self.woken.mark_unchanged();
             let began = Instant::now();
@@ -150,14 +197,11 @@ impl Keeper {
                 Checked::Holds | Checked::Missed | Checked::Lost | Checked::Overtaken => {
                     failures = 0;
                 }
-                Checked::Left => {}
+                Checked::Void | Checked::Left => {}
             }
             let pause = match outcome {
                 Checked::Holds => options.check_connected_interval,
-                Checked::Missed => {
-                    let soon = options.check_disconnected_interval;
-                    options.check_connected_interval.min(soon)
-                }
+                Checked::Missed | Checked::Void => options.soon(),
                 Checked::Lost => Duration::ZERO,
                 Checked::Fails => options.back_off(failures),
                 Checked::Overtaken => {
@@ -168,7 +212,7 @@ impl Keeper {
                 Checked::Left if self.leave() => return,
                 Checked::Left => continue,
             };
-            self.wait(pause, &checker).await;
+            self.wait(jittered(pause), &checker).await;
         }
     }
 
@@ -206,6 +250,9 @@ impl Keeper {
         if asked_again {
             self.woken.mark_changed();
         }
+        let Some(outcome) = outcome else {
+            return Ok(Checked::Void);
+        };
         let is_ready = engine.status == EngineStatus::Ready;
         if let CheckOutcome::Failed(failure) = &outcome
             && is_ready
@@ -239,16 +286,26 @@ impl Keeper {
         true
     }
 
-    /// Waits for `pause`, or until a check is requested or the connection to the engine has ended.
+    /// Waits for `pause`, until a check is due that was asked for, or until the connection to the
+    /// engine has ended.
     async fn wait(&mut self, pause: Duration, checker: &Checker) {
         let now = Instant::now();
-        tokio::select! {
-            () = sleep_until(now + pause) => return,
-            _ = self.woken.changed() => {}
-            () = checker.ended() => {}
+        let mut until = now + pause;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return,
+                asked = self.woken.changed() => {
+                    if asked.is_err() {
+                        return;
+                    }
+                    // An engine that calls without end is not dialled without end.
+                    let earliest = now + MIN_PAUSE.min(pause);
+                    until = until.min(earliest.max(*self.woken.borrow_and_update()));
+                }
+                () = checker.ended() => break,
+            }
         }
-        // An engine that calls without end is not dialled without end.
-        sleep_until(now + MIN_PAUSE.min(pause)).await;
+        sleep_until(until.min(now + MIN_PAUSE.min(pause))).await;
     }
 }
 
@@ -258,6 +315,8 @@ enum Checked {
     Holds,
     /// It failed, and not often enough in a row to matter.
     Missed,
+    /// It says nothing: this process was late.
+    Void,
     Lost,
     Fails,
     /// It was given up for another one: of the engine's new address, or under other trust.
@@ -278,19 +337,24 @@ fn is_trusted_as(engine: &Engine, before: &KeySet, module: &Module) -> bool {
     owner == owner_before && Arc::ptr_eq(now.own(), before.own())
 }
 
-/// Has every engine checked when the trust changed: whose key or role is gone leaves READY at once.
+/// Follows the trust: an engine whose owner has lost it leaves READY without a dial, those of an
+/// owner whose entry changed are checked at once, and all others in a while.
 async fn follow_trust(
     context: Arc<Context>,
     tasks: Weak<Mutex<Tasks>>,
     mut changes: watch::Receiver<()>,
 ) {
+    let mut before = context.module.trust().load();
     while changes.changed().await.is_ok() {
         let Some(tasks) = tasks.upgrade() else {
             return;
         };
         let context = Arc::clone(&context);
         let monitor = Monitor { context, tasks };
-        log_failure(&monitor.context.registry, monitor.check_all().await);
+        let now = monitor.context.module.trust().load();
+        let judged = monitor.judge_all(&before, &now).await;
+        log_failure(&monitor.context.registry, judged);
+        before = now;
     }
 }
 
@@ -307,9 +371,11 @@ async fn inactivate(context: Arc<Context>) {
     }
 }
 
-/// Logs that the registry's store failed, if it did.
+/// Logs that the registry's store failed, if it did; an engine may have been forgotten meanwhile.
 pub(super) fn log_failure<T>(registry: &EngineRegistry, done: Result<T, RegistryError>) {
-    if let Err(error) = done {
+    if let Err(error) = done
+        && !matches!(error, RegistryError::NotFound(_))
+    {
         registry.log_failure(&cause(&error));
     }
 }
@@ -318,6 +384,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::net::TcpListener;
 
     use tokio::runtime::Handle;
@@ -337,7 +404,7 @@ mod tests {
         monitor: Monitor,
         keeper: Keeper,
         checker: Checker,
-        _wake: watch::Sender<()>,
+        _wake: watch::Sender<Instant>,
     }
 
     impl World {
@@ -346,38 +413,51 @@ mod tests {
             address: EngineAddress,
             change: impl FnOnce(&mut MonitorOptions, Arc<MemoryStore>),
         ) -> Self {
-            let (module, engine) = (testing::pair().dpm, EngineId::from_random([1; 16]));
+            let module = testing::pair().dpm;
             let store = Arc::new(MemoryStore::default());
             let mut options = MonitorOptions::default();
             change(&mut options, Arc::clone(&store));
             let registry =
                 EngineRegistry::new(store, Arc::clone(module.clock()), Limits::default());
+            let policy = AddressPolicy::default();
+            let monitor = Monitor::new(module.clone(), Arc::new(registry), policy, options);
+            let context = Arc::clone(&monitor.context);
+            let (wake, woken) = watch::channel(Instant::now());
+            let keeper = Keeper {
+                engine: EngineId::from_random([1; 16]),
+                context: Arc::clone(&context),
+                tasks: Arc::downgrade(&monitor.tasks),
+                woken,
+            };
+            let world = Self {
+                module,
+                monitor,
+                keeper,
+                checker: Checker::new(context),
+                _wake: wake,
+            };
+            world.register(1, address).await;
+            world
+        }
+
+        async fn register(&self, id: u8, address: EngineAddress) -> Arc<Engine> {
             let owner = Registrant {
                 identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
                 environment: None,
                 fingerprint: "k".into(),
                 over_loopback: true,
             };
-            let registered =
-                registry.register(&owner, engine, address, EngineConstraints::default());
-            registered.await.unwrap();
-            let policy = AddressPolicy::default();
-            let monitor = Monitor::new(module.clone(), Arc::new(registry), policy, options);
-            let context = Arc::clone(&monitor.context);
-            let (wake, woken) = watch::channel(());
-            let keeper = Keeper {
-                engine,
-                context: Arc::clone(&context),
-                tasks: Arc::downgrade(&monitor.tasks),
-                woken,
-            };
-            Self {
-                module,
-                monitor,
-                keeper,
-                checker: Checker::new(context),
-                _wake: wake,
-            }
+            let id = EngineId::from_random([id; 16]);
+            let registry = &self.monitor.context.registry;
+            let registered = registry.register(&owner, id, address, EngineConstraints::default());
+            registered.await.unwrap()
+        }
+
+        /// Has `engine` READY.
+        async fn prove(&self, engine: Arc<Engine>) {
+            let registry = &self.monitor.context.registry;
+            let proved = registry.record_check(&engine, &CheckOutcome::Proved).await;
+            assert_eq!(proved.unwrap().status, EngineStatus::Ready);
         }
 
         /// Registers an engine where nothing listens, and has it READY.
@@ -386,10 +466,7 @@ mod tests {
             let port = free.local_addr().unwrap().port();
             let address = EngineAddress::new("127.0.0.1", port.into()).unwrap();
             let world = Self::new(address, |_, _| ()).await;
-            let registry = &world.monitor.context.registry;
-            let engine = world.engine().await;
-            let proved = registry.record_check(&engine, &CheckOutcome::Proved).await;
-            assert_eq!(proved.unwrap().status, EngineStatus::Ready);
+            world.prove(world.engine().await).await;
             world
         }
 
@@ -486,6 +563,98 @@ mod tests {
 
         assert!(matches!(checked, Checked::Lost), "{checked:?}");
         assert_eq!(status, EngineStatus::Disconnected);
+    }
+
+    #[tokio::test]
+    async fn revocation_takes_an_engine_out_of_ready_without_a_dial() {
+        let world = World::lost().await;
+
+        world.trust(|owner| owner.keys[0].revoked = true);
+
+        while world.engine().await.status == EngineStatus::Ready {
+            tokio::task::yield_now().await;
+        }
+        let reason = world.engine().await.status_reason.clone().unwrap();
+        assert!(
+            reason.contains("every key of `dpe-dev` is revoked"),
+            "{reason}"
+        );
+    }
+
+    #[tokio::test]
+    async fn check_during_which_this_process_was_late_counts_for_nothing() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let address = EngineAddress::new("127.0.0.1", port.into()).unwrap();
+        let mut world = World::new(address, |options, _| {
+            options.connection.connect_timeout = Duration::from_millis(100);
+            options.checker_timeout = Duration::from_millis(1);
+            options.check_failures = 1;
+        })
+        .await;
+        world.prove(world.engine().await).await;
+
+        let stall = async {
+            tokio::task::yield_now().await;
+            // What another process or a stop does to this one.
+            std::thread::sleep(Duration::from_millis(150));
+        };
+        let ((stalled, status), ()) = tokio::join!(world.check(), stall);
+        // The machine that runs this test may be late once more.
+        let (mut checked, mut then) = world.check().await;
+        while matches!(checked, Checked::Void) {
+            (checked, then) = world.check().await;
+        }
+
+        assert!(matches!(stalled, Checked::Void), "{stalled:?}");
+        assert_eq!(status, EngineStatus::Ready);
+        assert!(matches!(checked, Checked::Lost), "{checked:?}");
+        assert_eq!(then, EngineStatus::Disconnected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_of_all_engines_are_spread_and_those_that_were_ready_come_first() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let note = Arc::clone(&asked);
+        let address = EngineAddress::new("new.example.org", 8532).unwrap();
+        let world = World::new(address, |options, _| {
+            options.resolver = Resolver::new(move |name| {
+                note.lock().unwrap().push((name.to_owned(), Instant::now()));
+                Ok(Vec::new())
+            });
+        })
+        .await;
+        for n in 2..42 {
+            let host = if n % 2 == 0 { "ready" } else { "new" };
+            let address = EngineAddress::new(&format!("{host}.example.org"), 8532).unwrap();
+            let engine = world.register(n, address).await;
+            if host == "ready" {
+                world.prove(engine).await;
+            }
+        }
+        let start = Instant::now();
+
+        world.monitor.check_all().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+
+        let asked = asked.lock().unwrap();
+        let of = |host| asked.iter().filter(move |(name, _)| name.starts_with(host));
+        let times = |host| of(host).map(|(_, at)| *at - start).collect::<BTreeSet<_>>();
+        let (ready, new) = (times("ready"), times("new"));
+        let second = Duration::from_secs(1);
+        assert!(ready.range(..second).count() > 5, "{ready:?}");
+        assert!(new.len() > 5 && new.range(..second).count() == 0, "{new:?}");
+    }
+
+    #[test]
+    fn pauses_are_jittered_by_a_tenth() {
+        let pause = Duration::from_secs(10);
+
+        let pauses: Vec<_> = (0..100).map(|_| jittered(pause)).collect();
+
+        let [shortest, longest] = [Duration::from_secs(9), Duration::from_secs(11)];
+        assert!(pauses.iter().all(|one| (shortest..=longest).contains(one)));
+        assert!(pauses.iter().any(|one| *one != pauses[0]));
     }
 
     #[test]

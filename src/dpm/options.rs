@@ -6,7 +6,7 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::grpc::ConnectionOptions;
+use crate::grpc::{ConnectionOptions, up_to};
 
 /// When and how engines are dialled back.
 #[derive(Clone, Debug)]
@@ -97,4 +97,15 @@ impl MonitorOptions {
             .unwrap_or(self.check_disconnected_max)
             .min(self.check_disconnected_max)
     }
+    /// Returns over which time checks are spread that become due at once, and the pause after a
+    /// failed check that does not count yet.
+    pub(super) fn soon(&self) -> Duration {
+        self.check_connected_interval
+            .min(self.check_disconnected_interval)
+    }
+}
+
+/// Returns `pause`, up to a tenth shorter or longer: who waits so does not stay in step.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    pause * 9 / 10 + up_to(pause / 5)
 }
