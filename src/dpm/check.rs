@@ -1,16 +1,18 @@
 //! One dial-back: is this the engine that it says it is?
 
 use std::error::Error;
+use std::pin::pin;
 use std::ptr;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
 use super::dialer::{DialError, Dialer};
+use super::lanes::Place;
 use super::options::MonitorOptions;
 use super::pulse::Pulse;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus, FailureKind};
@@ -45,8 +47,9 @@ pub(super) struct Context {
 pub(super) struct Checker {
     context: Arc<Context>,
     link: Option<Link>,
-    /// How many checks in a row have failed.
-    failures: u32,
+    /// How many checks in a row have failed, of the engine as it was registered then.
+    pub(super) failures: u32,
+    registered_at: Option<SystemTime>,
     /// Its owner as it was when the engine proved itself last.
     pub(super) vouched: Option<Arc<Deployment>>,
 }
@@ -93,6 +96,7 @@ impl Checker {
             context,
             link: None,
             failures: 0,
+            registered_at: None,
             vouched: None,
         }
     }
@@ -104,6 +108,9 @@ impl Checker {
     /// connection waits for its deployment's turn to dial, and for no other call.
     pub(super) async fn check(&mut self, engine: &Engine) -> Option<CheckOutcome> {
         let began = Instant::now();
+        if self.registered_at.replace(engine.registered_at) != Some(engine.registered_at) {
+            self.failures = 0;
+        }
         let failure = match self.attempt(engine).await {
             Ok(outcome) => {
                 self.failures = 0;
@@ -170,13 +177,41 @@ impl Checker {
                 return Ok(CheckOutcome::Alive);
             }
         }
-        let (_place, _turn) = if self.link.is_some() {
-            (Some(context.checking.acquire().await), None)
-        } else {
-            let dialling = &context.dialer.dialling;
-            (None, dialling.take(&engine.owner.deployment).await)
-        };
-        let link = self.link(engine, &owner).await?;
+        if self.link.is_some() {
+            let _place = context.checking.acquire().await;
+            return self.prove(engine, parties).await;
+        }
+        let (lanes, deployment) = (&context.dialer.dialling, &engine.owner.deployment);
+        let is_retry = engine.status != EngineStatus::Ready && self.failures > 0;
+        let mut place = lanes.take(deployment, is_retry).await;
+        if !is_retry {
+            {
+                // Who answers is done by then. The rest dials on as retries do.
+                let patience = context.options.checker_timeout + PATIENCE;
+                let mut proving = pin!(self.prove(engine, parties.clone()));
+                if let Ok(done) = timeout(patience, &mut proving).await {
+                    return done;
+                }
+                if place.as_mut().is_some_and(Place::is_now_a_retrys) {
+                    return proving.await;
+                }
+            }
+            drop(place);
+            place = lanes.take(deployment, true).await;
+        }
+        let done = self.prove(engine, parties).await;
+        drop(place);
+        done
+    }
+
+    /// Has `engine` prove itself, over its connection or a new one.
+    async fn prove(
+        &mut self,
+        engine: &Engine,
+        parties: (Arc<Deployment>, Arc<OwnDeployment>),
+    ) -> Result<CheckOutcome, DialBackFailure> {
+        let context = Arc::clone(&self.context);
+        let link = self.link(engine, &parties.0).await?;
         let opened = link.connection.opened();
         let claim = EngineClaim::new(engine.id, &engine.address, engine.instance);
         let verifier = context.module.proof_verifier();
@@ -369,6 +404,8 @@ fn not_reached(detail: impl Into<Arc<str>>) -> DialBackFailure {
 /// How many checks over open connections are under way at once: more would only wait for each other
 /// here, and be late for that.
 pub(super) const MOST_CHECKS: usize = 256;
+/// How much longer than an answer a first attempt may keep its place.
+const PATIENCE: Duration = Duration::from_millis(300);
 const TIMEOUT_SETTING: &str = "ataccama.one.dpm.registry.grpc-checker-timeout";
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Of everything that the far side sends from one check to the next, framing included.

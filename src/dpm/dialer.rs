@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::lanes::Lanes;
 use super::options::Resolver;
 use crate::engine::{Engine, EngineAddress};
 use crate::grpc::{Connection, ConnectionOptions, Target};
@@ -25,7 +26,7 @@ pub(super) struct Dialer {
     pub(super) connection: ConnectionOptions,
     resolving: Permits,
     /// Dial-backs under way.
-    pub(super) dialling: Permits,
+    pub(super) dialling: Lanes,
 }
 
 /// Why an engine's address is not dialled, or not reached.
@@ -50,7 +51,7 @@ impl Dialer {
             resolver,
             connection,
             resolving: Permits::default(),
-            dialling: Permits::default(),
+            dialling: Lanes::default(),
         }
     }
 
@@ -133,13 +134,13 @@ impl Dialer {
     }
 }
 
-/// What each deployment may have under way at once.
+/// How many names each deployment may have resolved at once.
 #[derive(Debug, Default)]
-pub(super) struct Permits(Mutex<HashMap<Arc<str>, Arc<Semaphore>>>);
+struct Permits(Mutex<HashMap<Arc<str>, Arc<Semaphore>>>);
 
 impl Permits {
     /// Waits for a permit of `deployment`; `None` would say that there are none to be had.
-    pub(super) async fn take(&self, deployment: &str) -> Option<OwnedSemaphorePermit> {
+    async fn take(&self, deployment: &str) -> Option<OwnedSemaphorePermit> {
         let permits = {
             // As many entries as deployments were ever trusted.
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

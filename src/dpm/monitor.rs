@@ -23,13 +23,14 @@ use crate::trust::KeySet;
 /// Dials engines back and keeps their status. Cloning is cheap; the tasks end with the last clone.
 ///
 /// An engine is checked when it registers, when it calls while it is not READY, and by the clock:
-/// READY ones at a fixed interval, the others with a growing one. A READY engine is lost after a few
-/// failed checks in a row, and the next follows at once; so it does where its connection has ended,
-/// and where its owner's entry changed. Each pause is jittered, and a check that this process was
-/// itself late for counts as none. What the trust forbids, and what an engine answers after its
-/// owner's entry has changed, needs no second check. A check of an address that the engine has left is given up. Of one deployment
-/// at most 8 engines are dialled at once, each name is resolved within 2 s and each answer read up
-/// to 1 MiB. Nothing here decides a status: [`EngineRegistry`] does.
+/// READY ones at a fixed interval, the others with a growing one. Each pause is jittered. A READY
+/// engine is lost after a few failed checks in a row, and the next follows at once; so it does where
+/// its connection has ended, and where its owner's entry changed. What the trust forbids, and what an
+/// engine answers after its owner's entry changed, needs no second check; one that this process was
+/// itself late for is no check. A check of an address that the engine has left is given up. Of one
+/// deployment at most 8 engines are dialled at once, first attempts before retries, each name is
+/// resolved within 2 s and each answer read up to 1 MiB. Nothing here decides a status:
+/// [`EngineRegistry`] does.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     pub(super) context: Arc<Context>,
@@ -182,7 +183,6 @@ impl Keeper {
         let context = Arc::clone(&self.context);
         let options = &context.options;
         let mut checker = Checker::new(Arc::clone(&context));
-        let mut failures = 0;
         let first = *self.woken.borrow_and_update();
         self.wait(first - Instant::now(), &checker).await;
         loop {
@@ -192,18 +192,14 @@ impl Keeper {
                 context.registry.log_failure(&cause(&error));
                 Checked::Fails
             });
-            match outcome {
-                Checked::Fails => failures += 1,
-                Checked::Holds | Checked::Missed | Checked::Lost | Checked::Overtaken => {
-                    failures = 0;
-                }
-                Checked::Void | Checked::Left => {}
+            if matches!(outcome, Checked::Lost | Checked::Overtaken) {
+                checker.failures = 0;
             }
             let pause = match outcome {
                 Checked::Holds => options.check_connected_interval,
                 Checked::Missed | Checked::Void => options.soon(),
                 Checked::Lost => Duration::ZERO,
-                Checked::Fails => options.back_off(failures),
+                Checked::Fails => options.back_off(checker.failures.max(1)),
                 Checked::Overtaken => {
                     // An engine that moves without end is not dialled without end.
                     sleep_until(began + MIN_PAUSE).await;
@@ -661,7 +657,7 @@ mod tests {
     fn back_off_doubles_up_to_its_maximum() {
         let options = MonitorOptions::default();
 
-        let seconds = [1, 2, 3, 4, 10, 11, i32::MAX].map(|n| options.back_off(n).as_secs());
+        let seconds = [1, 2, 3, 4, 10, 11, u32::MAX].map(|n| options.back_off(n).as_secs());
 
         assert_eq!(seconds, [1, 2, 4, 8, 512, 600, 600]);
     }
@@ -674,7 +670,7 @@ mod tests {
         };
 
         for odd in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
-            for failures in [1, 2, 3, i32::MAX] {
+            for failures in [1, 2, 3, u32::MAX] {
                 let pause = options(odd).back_off(failures);
                 assert!(pause <= options(odd).check_disconnected_max, "{odd}");
             }

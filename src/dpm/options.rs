@@ -90,8 +90,9 @@ impl fmt::Debug for Resolver {
 
 impl MonitorOptions {
     /// Returns how long to wait after so many failed checks in a row.
-    pub(super) fn back_off(&self, failures: i32) -> Duration {
-        let factor = self.check_disconnected_multiplier.powi(failures - 1);
+    pub(super) fn back_off(&self, failures: u32) -> Duration {
+        let grown = failures.saturating_sub(1).try_into().unwrap_or(i32::MAX);
+        let factor = self.check_disconnected_multiplier.powi(grown);
         let seconds = self.check_disconnected_interval.as_secs_f64() * factor;
         Duration::try_from_secs_f64(seconds)
             .unwrap_or(self.check_disconnected_max)

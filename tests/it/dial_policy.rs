@@ -505,6 +505,40 @@ async fn of_one_deployment_8_engines_are_dialled_at_once() {
 }
 
 #[tokio::test]
+async fn engine_that_answers_does_not_wait_for_those_of_its_deployment_that_hang() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.monitor = MonitorOptions::default();
+        options.limits.max_new_engines_per_second = 1000;
+    });
+    let (arrived, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
+    let silent = hostile(move |stream: TcpStream| {
+        arrived.send(()).unwrap();
+        async {
+            let _open = stream;
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let mut client = dpm.client(&keys.dpe_module()).await;
+    for _ in 0..300 {
+        client
+            .register_engine(registration_of(fresh_id(), silent))
+            .await
+            .unwrap();
+    }
+    soon("a dial-back", arrivals.recv()).await.unwrap();
+
+    let sound = RunningDpe::start(keys.dpe_module(), dpm.address);
+    dpm.engine_is(sound.id, EngineStatus::Ready).await;
+
+    // All others came first.
+    let dialled = 1 + arrivals.len();
+    assert!(dialled < 100, "{dialled}");
+    sound.stop().await;
+}
+
+#[tokio::test]
 async fn registration_at_a_new_address_waits_for_no_check_of_the_old_one() {
     let keys = Keys::new();
     let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {

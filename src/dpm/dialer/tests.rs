@@ -113,28 +113,6 @@ async fn resolver_that_hangs_delays_no_other_and_takes_8_threads_at_most() {
     assert_eq!(entries.iter().count(), 8);
 }
 
-#[tokio::test]
-async fn ninth_dial_back_of_a_deployment_waits_for_its_turn() {
-    let dialer = dialer(|_| Ok(Vec::new()));
-    let mine = engine("a", 8532);
-    let mut others = engine("a", 8532);
-    others.owner.deployment = "dpe-other".into();
-    let mut turns = Vec::new();
-    for _ in 0..8 {
-        turns.push(dialer.dialling.take(&mine.owner.deployment).await.unwrap());
-    }
-
-    let mut ninth = std::pin::pin!(dialer.dialling.take(&mine.owner.deployment));
-    tokio::select! {
-        biased;
-        _ = &mut ninth => panic!("nine at once"),
-        other = dialer.dialling.take(&others.owner.deployment) => assert!(other.is_some()),
-    }
-
-    turns.pop();
-    assert!(ninth.await.is_some());
-}
-
 #[test]
 fn only_addresses_of_this_machine_are_local() {
     assert!(is_local(ip("127.0.0.1")).unwrap());
