@@ -36,7 +36,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 6581),
     ("diagnostic", 593),
     ("dpe", 623),
-    ("dpm", 1613),
+    ("dpm", 1620),
     ("engine", 285),
     ("failure", 107),
     ("files", 101),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 36840;
+const TOTAL: usize = 36847;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

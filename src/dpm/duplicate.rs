@@ -77,7 +77,14 @@ impl Turn<'_> {
         });
         if !is_proved {
             let mut checker = Checker::new(Arc::clone(context));
-            let asked = timeout(LONGEST_CHECK, checker.check(&recorded)).await;
+            let asking = async {
+                loop {
+                    if let Some(outcome) = checker.check(&recorded).await {
+                        return outcome;
+                    }
+                }
+            };
+            let asked = timeout(LONGEST_CHECK, asking).await;
             if !matches!(asked, Ok(CheckOutcome::Proved)) {
                 return Ok(None);
             }

@@ -442,6 +442,7 @@ mod tests {
                 environment: None,
                 fingerprint: "k".into(),
                 over_loopback: true,
+                instance: None,
             };
             let id = EngineId::from_random([id; 16]);
             let registry = &self.monitor.context.registry;
