@@ -26,7 +26,9 @@ pub struct Engine {
     pub constraints: EngineConstraints,
     /// Its current status.
     pub status: EngineStatus,
-    /// Why it is not READY; `None` when it is.
+    /// Whether it was READY before this registry started, and has not proved itself since.
+    pub suspect: bool,
+    /// Why it is not READY, or is suspect.
     pub status_reason: Option<Arc<str>>,
     /// The failed dial-back that [`status_reason`](Self::status_reason) is about, if it is about
     /// one.
@@ -59,6 +61,21 @@ impl Engine {
             && now.instance == self.instance
             && now.owner.deployment == self.owner.deployment
             && now.registered_at == self.registered_at
+    }
+
+    /// Returns `true` if what outlasts the registry's process is the same of both: all but how
+    /// checks went. An INACTIVE engine is also known by when it was last seen.
+    pub(crate) fn is_kept_as(&self, other: &Self) -> bool {
+        let is_inactive = self.status == EngineStatus::Inactive;
+        self.id == other.id
+            && self.address == other.address
+            && self.constraints == other.constraints
+            && self.status == other.status
+            && self.owner == other.owner
+            && self.over_loopback == other.over_loopback
+            && self.instance == other.instance
+            && self.registered_at == other.registered_at
+            && !(is_inactive && self.last_seen_at != other.last_seen_at)
     }
 }
 
@@ -100,6 +117,13 @@ pub struct EngineIdError;
 pub struct EngineId(Uuid);
 
 impl EngineId {
+    /// The first id in the order of ids, which no engine has.
+    pub(crate) const FIRST: Self = Self(Uuid::nil());
+
+    pub(crate) const fn as_u128(self) -> u128 {
+        self.0.as_u128()
+    }
+
     /// Makes a version 4 id from `random` bytes.
     pub fn from_random(random: [u8; 16]) -> Self {
         Self(uuid::Builder::from_random_bytes(random).into_uuid())

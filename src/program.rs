@@ -49,7 +49,7 @@ pub(crate) struct Program {
     pub(crate) http: Option<(TcpListener, Site)>,
     listener: TcpListener,
     storage: Option<Storage>,
-    tasks: JoinSet<()>,
+    pub(crate) tasks: JoinSet<()>,
 }
 
 impl Program {

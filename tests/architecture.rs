@@ -31,13 +31,13 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 6654),
     ("admission", 408),
-    ("cli", 4330),
+    ("cli", 4334),
     ("clock", 86),
-    ("config", 6581),
+    ("config", 6612),
     ("diagnostic", 593),
     ("dpe", 623),
-    ("dpm", 1620),
-    ("engine", 285),
+    ("dpm", 1661),
+    ("engine", 302),
     ("failure", 107),
     ("files", 101),
     ("grpc", 5925),
@@ -47,18 +47,18 @@ const BUDGETS: &[(&str, usize)] = &[
     ("library", 315),
     ("program", 149),
     ("properties", 1787),
-    ("proto", 133),
-    ("registry", 837),
+    ("proto", 162),
+    ("registry", 1383),
     ("secret", 22),
     ("storage", 329),
-    ("telemetry", 1667),
+    ("telemetry", 1698),
     ("testing", 51),
     ("token", 1798),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 36847;
+const TOTAL: usize = 37546;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

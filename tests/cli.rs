@@ -78,6 +78,9 @@ mod promises;
 #[cfg(unix)]
 #[path = "cli/prune.rs"]
 mod prune;
+#[cfg(unix)]
+#[path = "cli/registry_file.rs"]
+mod registry_file;
 #[path = "cli/reload.rs"]
 mod reload;
 #[cfg(unix)]

@@ -138,6 +138,7 @@ struct Shown {
     hostname: String,
     port: i32,
     status: &'static str,
+    suspect: bool,
     status_reason: String,
     /// The same in a few words.
     #[serde(skip)]
@@ -161,6 +162,7 @@ impl From<wire::Engine> for Shown {
             hostname: harmless(&address.hostname),
             port: address.port,
             status: status_word(engine.status),
+            suspect: engine.suspect,
             why: why.unwrap_or(&status_reason).to_owned(),
             status_reason,
             deployment: harmless(&engine.deployment),

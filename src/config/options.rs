@@ -20,7 +20,7 @@ use super::rules::deployments::{CHOSEN, is_vendors, trusted, untrusted};
 use super::rules::tls;
 use super::schema::{self, DEPLOYMENTS};
 use super::settings::{
-    ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, Replay,
+    ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, RegistryStore, Replay,
     RotationSettings, ServerSettings,
 };
 
@@ -42,6 +42,7 @@ pub fn read(reader: &mut Reader<'_>) -> Options {
     let read = tls::read(reader, &connections);
     let of_registry = limits(reader);
     Options {
+        store: store(reader),
         name: reader.named(OWN_NAME, &[], "a deployment name", DeploymentName::new),
         policy: policy(reader),
         rotation: RotationSettings::default(),
@@ -214,7 +215,6 @@ fn unbracketed(host: &str) -> &str {
 }
 
 fn limits(reader: &mut Reader<'_>) -> Limits {
-    store(reader);
     Limits {
         max_engines: limit(reader, "max-engines"),
         max_engines_per_deployment: limit(reader, "max-engines-per-deployment"),
@@ -251,15 +251,25 @@ fn registry_time(reader: &mut Reader<'_>, name: &str) -> Duration {
     reader.time(&format!("ataccama.one.dpm.registry.{name}"))
 }
 
-/// Refuses a store that this version does not have.
-fn store(reader: &mut Reader<'_>) {
-    reader.parsed("countersign.registry.url", &[], |text| match text {
-        "memory:" => Ok(()),
-        url if url.starts_with("file:") || url.starts_with("etcd://") => {
-            Err("names a store that this version does not support; use `memory:`")
+/// Reads where a DPM keeps its engines; refuses a store that this version does not have.
+fn store(reader: &mut Reader<'_>) -> RegistryStore {
+    let read = reader.parsed("countersign.registry.url", &[], |text| {
+        if text == "memory:" {
+            return Ok(RegistryStore::Memory);
         }
-        _ => Err("does not start with `memory:`, `file:` or `etcd://`"),
+        if text.starts_with("etcd://") {
+            return Err(
+                "names a store that this version does not support; use `file:` or `memory:`",
+            );
+        }
+        let path = text.strip_prefix("file:");
+        let path = path.ok_or("does not start with `memory:`, `file:` or `etcd://`")?;
+        match path.strip_prefix("//").unwrap_or(path) {
+            "" => Err("names no file"),
+            path => Ok(RegistryStore::File(Some(path.into()))),
+        }
     });
+    read.map_or_else(RegistryStore::default, |(store, _)| store)
 }
 
 fn engine(reader: &mut Reader<'_>) -> EngineSettings {

@@ -66,6 +66,8 @@ pub struct Options {
     pub(crate) client: ClientSettings,
     /// How many engines a DPM keeps.
     pub(crate) limits: Limits,
+    /// Where a DPM keeps them.
+    pub(crate) store: RegistryStore,
     /// When a DPM dials its engines back; [`Settings::dpm`] adds how.
     pub(crate) monitor: MonitorOptions,
     /// How a DPE registers.
@@ -76,6 +78,21 @@ pub struct Options {
     pub(crate) reload: bool,
     /// TLS of its server and of each connection.
     pub(super) tls: Tls,
+}
+
+/// Where a DPM keeps its engines.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RegistryStore {
+    /// In memory: they register again after a restart.
+    Memory,
+    /// In this file, or in `registry.redb` in the storage folder.
+    File(Option<PathBuf>),
+}
+
+impl Default for RegistryStore {
+    fn default() -> Self {
+        Self::File(None)
+    }
 }
 
 /// What the server of a module does.

@@ -8,14 +8,14 @@ use tokio::net::TcpListener;
 
 use super::reload::Reloader;
 use super::rules::tls::DIAL_BACK;
-use super::settings::Settings;
+use super::settings::{RegistryStore, Settings};
 use crate::diagnostic::CommandLine;
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{ModuleError, Target};
 use crate::http::Access;
-use crate::registry::store::MemoryStore;
+use crate::registry::store::{EngineStore, FileStore, MemoryStore, OpenError};
 use crate::storage::{Storage, StorageError};
 
 /// Why no module can be started on its settings.
@@ -44,6 +44,9 @@ pub enum StartError {
     /// No connection leads to a DPM.
     #[error("no connection to a DPM is set")]
     NoDpm,
+    /// The registry's file cannot be used.
+    #[error("cannot start")]
+    Registry(#[from] OpenError),
     /// The DPM cannot be made.
     #[error("cannot start the DPM")]
     Dpm(#[from] dpm::StartError),
@@ -82,7 +85,7 @@ impl Settings {
             ..dpm::Options::default()
         };
         let (grpc, http) = self.listen().await?;
-        let store = Arc::new(MemoryStore::default());
+        let store = self.engine_store(&storage)?;
         let dpm = Dpm::new(module, storage, grpc, store, options)?;
         Ok((dpm.with_site(http, self.http_access()), reloader))
     }
@@ -123,6 +126,15 @@ impl Settings {
         let (grpc, http) = self.listen().await?;
         let dpe = Dpe::new(module, storage, grpc, options)?;
         Ok((dpe.with_site(http, self.http_access()), reloader))
+    }
+
+    fn engine_store(&self, storage: &Storage) -> Result<Arc<dyn EngineStore>, OpenError> {
+        let path = match &self.options.store {
+            RegistryStore::Memory => return Ok(Arc::new(MemoryStore::default())),
+            RegistryStore::File(None) => storage.folder.join("registry.redb"),
+            RegistryStore::File(Some(path)) => self.home.dir.join(path),
+        };
+        Ok(Arc::new(FileStore::open(&path)?))
     }
 
     fn http_access(&self) -> Access {

@@ -205,6 +205,7 @@ mod tests {
                     address: at(1),
                     constraints: crate::engine::EngineConstraints::default(),
                     status,
+                    suspect: false,
                     status_reason: None,
                     dial_back_failure: None,
                     owner: Owner {

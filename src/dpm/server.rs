@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use super::monitor::{Monitor, log_failure};
 use super::options::MonitorOptions;
@@ -14,9 +16,10 @@ use crate::grpc::{Drained, MethodRules, Module, Rule, ServeError, ServerOptions}
 use crate::http::Access;
 use crate::program::{Program, StartError, site};
 use crate::proto::registry::engine_registry_service_server as server;
-use crate::registry::store::EngineStore;
+use crate::registry::store::{Condition, EngineStore};
 use crate::registry::{AddressBook, AddressPolicy, EngineRegistry, Limits};
 use crate::storage::Storage;
+use crate::telemetry::events;
 use crate::telemetry::metrics::EngineMetrics;
 
 /// How a DPM runs.
@@ -116,7 +119,12 @@ impl Dpm {
         let module = program.module.clone();
         let engines = Monitor::new(module, Arc::clone(&registry), policy, monitor);
         log_failure(&registry, engines.check_all().await);
-        let mut service = EngineRegistryService::new(registry, engines.clone());
+        if let Some(condition) = registry.condition() {
+            program
+                .tasks
+                .spawn(follow(condition, program.module.clone()));
+        }
+        let mut service = EngineRegistryService::new(Arc::clone(&registry), engines.clone());
         service.heartbeat_interval = heartbeat_interval;
         let service = server::EngineRegistryServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
@@ -124,11 +132,44 @@ impl Dpm {
         program.start(None).await;
         let last = async {
             engines.stop();
+            log_failure(&registry, registry.close().await);
             ""
         };
         program.serve(shutdown, || engines.stop(), last).await
     }
 }
+
+/// Shows in the health, the metrics and the log of `module` whether its engines outlast it.
+async fn follow(mut condition: watch::Receiver<Condition>, module: Module) {
+    let health = module.health().shown("registry");
+    let durable = module.metrics().of_engines();
+    let mut reported: Option<Instant> = None;
+    if let Some(why) = condition.borrow().set_aside.as_deref() {
+        events::registry_set_aside(why);
+    }
+    loop {
+        let failing = condition.borrow_and_update().failing.clone();
+        durable.durable(failing.is_none());
+        if let Some(why) = &failing {
+            health.down(format!("registrations do not outlast the process: {why}"));
+            if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+                events::registry_degraded(why);
+                reported = Some(Instant::now());
+            }
+        } else {
+            health.up("every registration is written");
+            if reported.take().is_some() {
+                events::registry_recovered();
+            }
+        }
+        if let Ok(Err(_closed)) = timeout(REPORT_EVERY, condition.changed()).await {
+            return;
+        }
+    }
+}
+
+/// How often it is logged that registrations are not written.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// Counts the engines of `registry`, for the metrics.
 async fn count(registry: Arc<EngineRegistry>, metrics: EngineMetrics) {

@@ -136,11 +136,14 @@ impl EngineRegistryService {
             .map_err(|error| self.status(&error, &caller))?;
         drop(turn);
         self.notice(&engine);
+        // A crash must not take back what the caller was given.
+        let flushed = self.registry.flush().await;
+        let durable = flushed.map_err(|error| self.status(&error, &caller))?;
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::RegisterEngineResponse {
             engine,
+            durable,
             heartbeat_interval: self.named_interval(),
-            ..wire::RegisterEngineResponse::default()
         }))
     }
 
@@ -150,7 +153,7 @@ impl EngineRegistryService {
 
     /// Has an engine that is not READY checked, since it has just shown that it lives.
     fn notice(&self, engine: &Engine) {
-        if engine.status != EngineStatus::Ready {
+        if engine.status != EngineStatus::Ready || engine.suspect {
             self.monitor.check_now(engine.id);
         }
     }
@@ -273,6 +276,8 @@ impl Service for EngineRegistryService {
         let engine = removed.map_err(|error| self.status(&error, &caller))?;
         // Its task looks, sees that it left, and ends.
         self.monitor.check_now(engine.id);
+        let flushed = self.registry.flush().await;
+        flushed.map_err(|error| self.status(&error, &caller))?;
         Ok(Response::new(wire::DeregisterEngineResponse {}))
     }
 

@@ -1,11 +1,12 @@
 //! Between wire and engine: everything a peer sent is checked on its way in.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::registry as wire;
 use crate::engine::{
     AddressError, ConstraintsError, DialBackFailure, Engine, EngineAddress, EngineConstraints,
-    EngineId, EngineIdError, EngineStatus, FailureKind, Instance,
+    EngineId, EngineIdError, EngineStatus, FailureKind, Instance, Owner,
 };
 
 /// Why a message is not accepted: the field and its fault.
@@ -129,6 +130,7 @@ impl From<&Engine> for wire::Engine {
             address: Some((&engine.address).into()),
             constraints: Some((&engine.constraints).into()),
             status: engine.status as i32,
+            suspect: engine.suspect,
             status_reason: engine.status_reason.as_deref().unwrap_or_default().into(),
             deployment: owner.deployment.as_ref().into(),
             module: owner.module.as_ref().into(),
@@ -138,8 +140,38 @@ impl From<&Engine> for wire::Engine {
             last_seen_at: Some(engine.last_seen_at.into()),
             dial_back_failure: engine.dial_back_failure.as_ref().map(Into::into),
             instance: instance_text(engine.instance),
-            suspect: false,
         }
+    }
+}
+
+/// Reads an engine as a registry kept it, without how its checks went.
+impl TryFrom<wire::Engine> for Engine {
+    type Error = ConvertError;
+
+    fn try_from(engine: wire::Engine) -> Result<Self, ConvertError> {
+        let address = engine.address.ok_or(ConvertError::Missing("address"))?;
+        let registered = engine.registered_at.and_then(|time| time.try_into().ok());
+        let status = engine_status(engine.status).ok_or(ConvertError::Missing("status"))?;
+        let registered_at = registered.ok_or(ConvertError::Missing("registered_at"))?;
+        Ok(Self {
+            id: engine_id(&engine.id)?,
+            address: (&address).try_into()?,
+            constraints: engine.constraints.unwrap_or_default().try_into()?,
+            status,
+            suspect: engine.suspect,
+            status_reason: None,
+            dial_back_failure: None,
+            owner: Owner {
+                deployment: engine.deployment.into(),
+                module: engine.module.into(),
+                environment: Some(engine.environment.into()).filter(|e: &Arc<str>| !e.is_empty()),
+                fingerprint: engine.fingerprint.into(),
+            },
+            over_loopback: false,
+            instance: instance(&engine.instance)?,
+            registered_at,
+            last_seen_at: registered_at,
+        })
     }
 }
 
@@ -190,6 +222,7 @@ mod tests {
             address: EngineAddress::new("user-VirtualBox", 8532).unwrap(),
             constraints: EngineConstraints::default(),
             status: EngineStatus::Disconnected,
+            suspect: false,
             status_reason: Some("timed out".into()),
             dial_back_failure: Some(DialBackFailure::new(FailureKind::NotReached, "x")),
             owner: Owner {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::store::{EngineStore, Expected, Stored};
+use super::store::{Condition, EngineStore, Expected};
 use super::{Creations, Limits, Registrant, RegistryError};
 use crate::clock::Clock;
 use crate::engine::{
@@ -116,6 +117,7 @@ impl EngineRegistry {
             address,
             constraints,
             status: EngineStatus::New,
+            suspect: false,
             status_reason: Some(NOT_CHECKED.into()),
             dial_back_failure: None,
             owner: caller.as_owner(),
@@ -221,20 +223,34 @@ impl EngineRegistry {
     ///
     /// When the store fails.
     pub async fn all(&self) -> Result<Vec<Arc<Engine>>, RegistryError> {
-        let records = self.records().await?;
-        Ok(records.into_iter().map(|stored| stored.engine).collect())
-    }
-
-    async fn records(&self) -> Result<Vec<Stored>, RegistryError> {
-        let mut all: Vec<Stored> = Vec::new();
+        let mut all: Vec<Arc<Engine>> = Vec::new();
         loop {
-            let after = all.last().map(|stored| stored.engine.id);
-            let page = self.store.page(after, PAGE).await?;
+            let page = self.list(all.last().map(|engine| engine.id), PAGE).await?;
             if page.is_empty() {
                 return Ok(all);
             }
             all.extend(page);
         }
+    }
+
+    /// Waits until every change that was made before outlasts this process; returns `false` if it
+    /// does not, as with a store in memory or on a full disk.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub async fn flush(&self) -> Result<bool, RegistryError> {
+        Ok(self.store.flush().await?)
+    }
+
+    /// Has the store keep everything that there is to keep.
+    pub(crate) async fn close(&self) -> Result<(), RegistryError> {
+        Ok(self.store.close().await?)
+    }
+
+    /// Returns how the store is, if there is something to be said of it.
+    pub(crate) fn condition(&self) -> Option<watch::Receiver<Condition>> {
+        self.store.condition()
     }
 
     /// Notes how the dial-back to `checked` ended; returns the record after it.
@@ -272,6 +288,7 @@ impl EngineRegistry {
                         Event::CheckFailed
                     }
                 };
+                engine.suspect = false;
                 engine.status = transition(engine.status, event).unwrap_or(engine.status);
                 Ok(Some(engine))
             })
@@ -339,13 +356,7 @@ impl EngineRegistry {
     /// Forgets the INACTIVE engine of `deployment` that was not seen for longest. Returns `true` if
     /// there was one.
     async fn forget_one(&self, deployment: &str) -> Result<bool, RegistryError> {
-        let records = self.records().await?;
-        let inactive = records.into_iter().filter(|stored| {
-            let engine = &stored.engine;
-            engine.status == EngineStatus::Inactive && *engine.owner.deployment == *deployment
-        });
-        let oldest = inactive.min_by_key(|stored| stored.engine.last_seen_at);
-        let Some(oldest) = oldest else {
+        let Some(oldest) = self.store.stalest(deployment).await? else {
             return Ok(false);
         };
         // Where it has just come back, the caller looks again.
@@ -370,6 +381,7 @@ impl EngineRegistry {
                 let mut renewed = new.clone();
                 if !starts_over(engine, new) {
                     renewed.status = engine.status;
+                    renewed.suspect = engine.suspect;
                     renewed.status_reason.clone_from(&engine.status_reason);
                     renewed
                         .dial_back_failure
@@ -477,6 +489,7 @@ fn starts_over(engine: &Engine, new: &Engine) -> bool {
 fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {
     transition(engine.status, event).map(|status| Engine {
         status,
+        suspect: false,
         status_reason: Some(reason.into()),
         dial_back_failure: None,
         ..engine.clone()

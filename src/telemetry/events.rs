@@ -403,6 +403,35 @@ pub fn registry_failed(cause: &str, suppressed: Suppressed) {
     );
 }
 
+/// `registryDegraded`: what changes in the registry does not outlast the process for now.
+pub fn registry_degraded(cause: &str) {
+    error!(
+        target: REGISTRY,
+        eventId = "registryDegraded",
+        detail = cause,
+        message = "Registrations cannot be written; they are kept in memory."
+    );
+}
+
+/// `registryRecovered`: everything in the registry is written again.
+pub fn registry_recovered() {
+    info!(
+        target: REGISTRY,
+        eventId = "registryRecovered",
+        message = "Registrations are written again."
+    );
+}
+
+/// `registrySetAside`: the registry starts empty, for its file could not be read.
+pub fn registry_set_aside(detail: &str) {
+    error!(
+        target: REGISTRY,
+        eventId = "registrySetAside",
+        detail,
+        message = "The registry starts empty; engines register again."
+    );
+}
+
 /// `configReloaded`: a module's changed settings are applied. `changes` names them;
 /// `warnings` counts what `check` would report; `alone`: no deployment is trusted any more.
 pub fn settings_reloaded(files: &str, changes: &str, warnings: usize, alone: bool) {

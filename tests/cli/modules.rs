@@ -268,8 +268,9 @@ fn a_killed_engine_is_disconnected_and_ready_again_when_it_is_back() {
 }
 
 #[test]
-fn an_engine_registers_again_at_a_dpm_that_was_killed_and_is_back() {
-    let folder = paired();
+fn an_engine_registers_again_at_a_dpm_that_forgot_it() {
+    let in_memory = "countersign.registry.url=memory:\n";
+    let folder = paired_with(&[("dpm/etc/application.properties", in_memory)]);
     let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
     let port = dpm.port();
     let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");

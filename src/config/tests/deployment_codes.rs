@@ -201,7 +201,7 @@ fn cs0306_values_of_a_wrong_type() {
         "countersign.server.address=my-host\n",
         "countersign.deployment.name=a.b\n",
         "countersign.registry.url=http://x\n",
-        "countersign.registry.url=file:/x\n",
+        "countersign.registry.url=file:\n",
         "countersign.registry.url=etcd://localhost:2379\n",
         "ataccama.authentication.internal.jwt.impersonation-role=A B\n",
         "countersign.deployments.dpe-dev.allowed-addresses=10.0.0.0/33\n",

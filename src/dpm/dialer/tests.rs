@@ -19,6 +19,7 @@ fn engine(hostname: &str, port: u16) -> Engine {
         address: EngineAddress::new(hostname, port.into()).unwrap(),
         constraints: EngineConstraints::default(),
         status: EngineStatus::New,
+        suspect: false,
         status_reason: None,
         dial_back_failure: None,
         owner: Owner {

@@ -727,6 +727,10 @@ impl EngineStore for Torn {
     fn remove(&self, engine: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
         self.engines.remove(engine, revision)
     }
+
+    fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>> {
+        self.engines.stalest(deployment)
+    }
 }
 
 #[tokio::test]

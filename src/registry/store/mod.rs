@@ -1,12 +1,19 @@
 //! Where engines are kept.
 
-use std::collections::BTreeMap;
+mod file;
+mod memory;
+mod record;
+
 use std::fmt::Debug;
-use std::ops::Bound;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use crate::engine::{Engine, EngineId};
+
+pub use file::{FileStore, OpenError};
+pub use memory::MemoryStore;
 
 /// Keeps engines by their id.
 ///
@@ -28,6 +35,36 @@ pub trait EngineStore: Debug + Send + Sync + 'static {
 
     /// Removes the record of `id` if it is at `revision`. Returns `true` if it was.
     fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool>;
+
+    /// Returns the INACTIVE record of `deployment` that was not seen for longest.
+    fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>>;
+
+    /// Waits until every change made before outlasts the process; returns `false` if it does not.
+    ///
+    /// When an engine was last seen is no such change: it may be a minute old after a restart.
+    fn flush(&self) -> StoreFuture<'_, bool> {
+        Box::pin(async { Ok(false) })
+    }
+
+    /// Keeps everything that there is to keep, and nothing after it.
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Returns how the store is. Default: there is nothing to be said of it.
+    fn condition(&self) -> Option<watch::Receiver<Condition>> {
+        None
+    }
+}
+
+/// How a durable store is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Condition {
+    /// Why changes do not outlast the process for now. They are written as soon as they can be.
+    pub failing: Option<Arc<str>>,
+    /// Where a file is now that could not be read, and why.
+    pub set_aside: Option<Arc<str>>,
 }
 
 /// The future of a store's answer.
@@ -69,83 +106,5 @@ pub struct Counts {
 #[error("the engine store failed")]
 pub struct StoreError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Keeps engines in memory.
-///
-/// After a restart it is empty; the engines come back by registering again.
-#[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    engines: BTreeMap<EngineId, Stored>,
-    last_revision: u64,
-}
-
-impl MemoryStore {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl EngineStore for MemoryStore {
-    fn find(&self, id: EngineId) -> StoreFuture<'_, Option<Stored>> {
-        Box::pin(async move { Ok(self.state().engines.get(&id).cloned()) })
-    }
-
-    fn page(&self, after: Option<EngineId>, limit: usize) -> StoreFuture<'_, Vec<Stored>> {
-        Box::pin(async move {
-            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-            let state = self.state();
-            let engines = state.engines.range((from, Bound::Unbounded));
-            Ok(engines
-                .take(limit)
-                .map(|(_, stored)| stored.clone())
-                .collect())
-        })
-    }
-
-    fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts> {
-        Box::pin(async move {
-            let state = self.state();
-            let engines = state.engines.values();
-            let owned = engines.filter(|stored| *stored.engine.owner.deployment == *deployment);
-            Ok(Counts {
-                total: state.engines.len(),
-                of_deployment: owned.count(),
-            })
-        })
-    }
-
-    fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
-        Box::pin(async move {
-            let mut state = self.state();
-            let found = state.engines.get(&engine.id);
-            let is = found.map_or(Expected::Absent, |stored| Expected::At(stored.revision));
-            if is != expected {
-                return Ok(None);
-            }
-            state.last_revision += 1;
-            let stored = Stored {
-                revision: Revision(state.last_revision),
-                engine: Arc::new(engine),
-            };
-            state.engines.insert(stored.engine.id, stored.clone());
-            Ok(Some(stored))
-        })
-    }
-
-    fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
-        Box::pin(async move {
-            let mut state = self.state();
-            let found = state.engines.get(&id);
-            let is_there = found.is_some_and(|stored| stored.revision == revision);
-            if is_there {
-                state.engines.remove(&id);
-            }
-            Ok(is_there)
-        })
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Counts, EngineStore, Expected, MemoryStore, Revision};
+use super::{Counts, EngineStore, Expected, FileStore, MemoryStore, Revision};
 use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind,
     Instance, Owner,
@@ -19,6 +19,7 @@ where
     only_the_expected_revision_is_replaced(&*empty()).await;
     pages_follow_the_ids(&*empty()).await;
     counts_follow_the_owner(&*empty()).await;
+    the_stalest_is_the_inactive_one_not_seen_for_longest(&*empty()).await;
     only_the_expected_revision_is_removed(&*empty()).await;
     of_many_writers_one_wins(empty()).await;
 }
@@ -28,17 +29,30 @@ async fn memory_store_conforms() {
     conforms(|| Arc::new(MemoryStore::default())).await;
 }
 
-fn id(n: u8) -> EngineId {
+#[tokio::test]
+async fn file_store_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = std::sync::atomic::AtomicUsize::new(0);
+    conforms(|| {
+        let number = files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = folder.path().join(number.to_string());
+        Arc::new(FileStore::open(&path).unwrap())
+    })
+    .await;
+}
+
+pub(super) fn id(n: u8) -> EngineId {
     EngineId::from_random([n; 16])
 }
 
-fn engine(n: u8, deployment: &str) -> Engine {
+pub(super) fn engine(n: u8, deployment: &str) -> Engine {
     let pair = |key: &str| BTreeMap::from([(key.to_owned(), "välue".to_owned())]);
     Engine {
         id: id(n),
         address: EngineAddress::new("2001:db8::1", 65_535).unwrap(),
         constraints: EngineConstraints::new(pair("a"), pair("b"), vec!["c".into()]).unwrap(),
         status: EngineStatus::Disconnected,
+        suspect: false,
         status_reason: Some("refused".into()),
         dial_back_failure: Some(DialBackFailure::new(FailureKind::Refused, "välue")),
         owner: Owner {
@@ -173,6 +187,43 @@ async fn counts_follow_the_owner(store: &dyn EngineStore) {
     assert_eq!(store.count("a").await.unwrap(), counts(2, 1));
     assert_eq!(store.count("b").await.unwrap(), counts(2, 1));
     assert_eq!(store.count("c").await.unwrap(), counts(2, 0));
+}
+
+async fn the_stalest_is_the_inactive_one_not_seen_for_longest(store: &dyn EngineStore) {
+    let seen = |n, status, seconds| Engine {
+        status,
+        last_seen_at: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        ..engine(n, "a")
+    };
+    let stalest = async |deployment| {
+        let stalest = store.stalest(deployment).await.unwrap();
+        stalest.map(|stored| stored.engine.id)
+    };
+    for new in [
+        seen(1, EngineStatus::Inactive, 30),
+        seen(2, EngineStatus::Inactive, 20),
+        seen(3, EngineStatus::Ready, 10),
+        Engine {
+            status: EngineStatus::Inactive,
+            ..engine(4, "aa")
+        },
+    ] {
+        store.replace(new, Expected::Absent).await.unwrap().unwrap();
+    }
+    assert_eq!(stalest("a").await, Some(id(2)));
+    assert_eq!(stalest("b").await, None);
+
+    // It comes back, then it is removed.
+    for (n, status) in [(2, EngineStatus::New), (1, EngineStatus::Ready)] {
+        let found = store.find(id(n)).await.unwrap().unwrap();
+        let back = seen(n, status, 40);
+        let at = Expected::At(found.revision);
+        store.replace(back, at).await.unwrap().unwrap();
+        assert_eq!(stalest("a").await, (n == 2).then_some(id(1)));
+    }
+    let other = store.find(id(4)).await.unwrap().unwrap();
+    assert!(store.remove(id(4), other.revision).await.unwrap());
+    assert_eq!(stalest("aa").await, None);
 }
 
 async fn only_the_expected_revision_is_removed(store: &dyn EngineStore) {

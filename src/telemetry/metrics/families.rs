@@ -206,6 +206,7 @@ pub(super) fn count(number: usize) -> i64 {
 pub struct EngineMetrics {
     by_status: IntGaugeVec,
     registrations: IntCounterVec,
+    durable: IntGaugeVec,
 }
 
 /// The results of `RegisterEngine` that are counted.
@@ -219,6 +220,9 @@ const RESULTS: [&str; 7] = [
     "failed",
 ];
 
+const DURABLE: &str =
+    "1 if registrations outlast the process, as with a store that can be written.";
+
 impl EngineMetrics {
     pub(super) fn new(families: &Families) -> Result<Self> {
         Ok(Self {
@@ -228,6 +232,7 @@ impl EngineMetrics {
                 "Calls of RegisterEngine by result.",
                 &["result"],
             )?,
+            durable: families.gauges("countersign_registry_durable", DURABLE, &[])?,
         })
     }
 
@@ -239,12 +244,18 @@ impl EngineMetrics {
         for result in RESULTS {
             self.registrations.with_label_values(&[result]);
         }
+        self.durable(false);
     }
 
     /// `countersign_engine_registrations_total`: a call of `RegisterEngine` ended with `result`,
     /// one of six.
     pub fn registered(&self, result: &'static str) {
         self.registrations.with_label_values(&[result]).inc();
+    }
+
+    /// `countersign_registry_durable`: whether registrations outlast the process.
+    pub fn durable(&self, is: bool) {
+        self.durable.with_label_values::<&str>(&[]).set(is.into());
     }
 
     /// `countersign_engines`: how many there are with `status`.

@@ -131,6 +131,10 @@ impl EngineStore for Watched {
     fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
         self.store.remove(id, revision)
     }
+
+    fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>> {
+        self.store.stalest(deployment)
+    }
 }
 
 /// A DPM in this process.

@@ -69,6 +69,7 @@ fn seed_engine(constraints: EngineConstraints) -> Engine {
         address: EngineAddress::new("user-VirtualBox", 8532).unwrap(),
         constraints,
         status: EngineStatus::New,
+        suspect: false,
         status_reason: None,
         dial_back_failure: None,
         owner: Owner {

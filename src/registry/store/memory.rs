@@ -1,0 +1,228 @@
+//! Engines in memory: what every store reads from.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::{Counts, EngineStore, Expected, Revision, StoreFuture, Stored};
+use crate::engine::{Engine, EngineId, EngineStatus};
+
+/// Keeps engines in memory.
+///
+/// After a restart it is empty; the engines come back by registering again.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+    /// Signalled when a change is to be kept.
+    marked: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    engines: BTreeMap<EngineId, Stored>,
+    /// How many records each deployment owns.
+    owned: HashMap<Arc<str>, usize>,
+    /// INACTIVE records: by owner, then by when they were last seen.
+    inactive: BTreeSet<(Arc<str>, SystemTime, EngineId)>,
+    last_revision: u64,
+    unkept: Option<Unkept>,
+}
+
+/// What has changed and is not kept yet, for a store that outlasts the process.
+#[derive(Debug, Default)]
+pub(super) struct Unkept {
+    /// Whose records have changed: also those that are gone.
+    pub(super) engines: BTreeSet<EngineId>,
+    /// How many changes there were.
+    pub(super) changes: u64,
+    /// Whether there will be no more.
+    pub(super) is_last: bool,
+}
+
+impl MemoryStore {
+    /// Starts with `engines`, whose later changes are [noted](Self::changed).
+    pub(super) fn noting(engines: impl IntoIterator<Item = Engine>) -> Self {
+        let mut state = State::default();
+        for engine in engines {
+            state.put(engine);
+        }
+        state.unkept = Some(Unkept::default());
+        Self {
+            state: Mutex::new(state),
+            marked: Condvar::new(),
+        }
+    }
+
+    /// Waits until there are changes to keep and `takes_any`, for `patience` at most, and returns
+    /// them.
+    pub(super) fn changed(&self, patience: Duration, takes_any: bool) -> Unkept {
+        let waited = self
+            .marked
+            .wait_timeout_while(self.state(), patience, |state| {
+                let unkept = state.unkept.as_ref();
+                let is_due = |unkept: &Unkept| takes_any && !unkept.engines.is_empty();
+                unkept.is_some_and(|unkept| !is_due(unkept) && !unkept.is_last)
+            });
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let Some(unkept) = &mut state.unkept else {
+            return Unkept::default();
+        };
+        Unkept {
+            engines: std::mem::take(&mut unkept.engines),
+            ..*unkept
+        }
+    }
+
+    /// Returns the number of the last change.
+    pub(super) fn last_change(&self) -> u64 {
+        let state = self.state();
+        state.unkept.as_ref().map_or(0, |unkept| unkept.changes)
+    }
+
+    /// Says that there will be no more changes to keep.
+    pub(super) fn end(&self) {
+        if let Some(unkept) = &mut self.state().unkept {
+            unkept.is_last = true;
+        }
+        self.marked.notify_all();
+    }
+
+    pub(super) fn get(&self, id: EngineId) -> Option<Stored> {
+        self.state().engines.get(&id).cloned()
+    }
+
+    pub(super) fn after(&self, after: Option<EngineId>, limit: usize) -> Vec<Stored> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.state();
+        let engines = state.engines.range((from, Bound::Unbounded));
+        let page = engines.take(limit).map(|(_, stored)| stored.clone());
+        page.collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn put(&mut self, engine: Engine) -> Stored {
+        self.last_revision += 1;
+        let stored = Stored {
+            revision: Revision(self.last_revision),
+            engine: Arc::new(engine),
+        };
+        let engine = &stored.engine;
+        let before = self.engines.insert(engine.id, stored.clone());
+        let before = before.map(|before| before.engine);
+        if before
+            .as_ref()
+            .is_none_or(|before| !before.is_kept_as(engine))
+        {
+            self.mark(engine.id);
+            if let Some(before) = before {
+                self.unlist(&before);
+            }
+            self.list(engine);
+        }
+        stored
+    }
+
+    fn list(&mut self, engine: &Engine) {
+        let owner = &engine.owner.deployment;
+        *self.owned.entry(Arc::clone(owner)).or_default() += 1;
+        self.inactive.extend(listed(engine));
+    }
+
+    fn unlist(&mut self, engine: &Engine) {
+        if let Some(owned) = self.owned.get_mut(&engine.owner.deployment) {
+            *owned -= 1;
+            if *owned == 0 {
+                self.owned.remove(&engine.owner.deployment);
+            }
+        }
+        if let Some(listed) = listed(engine) {
+            self.inactive.remove(&listed);
+        }
+    }
+
+    fn mark(&mut self, id: EngineId) {
+        if let Some(unkept) = &mut self.unkept {
+            unkept.engines.insert(id);
+            unkept.changes += 1;
+        }
+    }
+
+    fn revision_of(&self, id: EngineId) -> Expected {
+        let found = self.engines.get(&id);
+        found.map_or(Expected::Absent, |stored| Expected::At(stored.revision))
+    }
+}
+
+/// Returns where an INACTIVE engine is listed.
+fn listed(engine: &Engine) -> Option<(Arc<str>, SystemTime, EngineId)> {
+    let owner = Arc::clone(&engine.owner.deployment);
+    let is_inactive = engine.status == EngineStatus::Inactive;
+    is_inactive.then_some((owner, engine.last_seen_at, engine.id))
+}
+
+impl EngineStore for MemoryStore {
+    fn find(&self, id: EngineId) -> StoreFuture<'_, Option<Stored>> {
+        Box::pin(async move { Ok(self.get(id)) })
+    }
+
+    fn page(&self, after: Option<EngineId>, limit: usize) -> StoreFuture<'_, Vec<Stored>> {
+        Box::pin(async move { Ok(self.after(after, limit)) })
+    }
+
+    fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts> {
+        Box::pin(async move {
+            let state = self.state();
+            Ok(Counts {
+                total: state.engines.len(),
+                of_deployment: state.owned.get(deployment).copied().unwrap_or_default(),
+            })
+        })
+    }
+
+    fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            let is_expected = state.revision_of(engine.id) == expected;
+            let stored = is_expected.then(|| state.put(engine));
+            drop(state);
+            self.marked.notify_one();
+            Ok(stored)
+        })
+    }
+
+    fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let mut state = self.state();
+            let is_there = state.revision_of(id) == Expected::At(revision);
+            if is_there {
+                if let Some(removed) = state.engines.remove(&id) {
+                    state.unlist(&removed.engine);
+                }
+                state.mark(id);
+            }
+            drop(state);
+            self.marked.notify_one();
+            Ok(is_there)
+        })
+    }
+
+    fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>> {
+        Box::pin(async move {
+            let state = self.state();
+            let from = (
+                Arc::from(deployment),
+                SystemTime::UNIX_EPOCH,
+                EngineId::FIRST,
+            );
+            let mut listed = state.inactive.range(from..);
+            let stalest = listed.next().filter(|(owner, ..)| **owner == *deployment);
+            Ok(stalest.and_then(|(_, _, id)| state.engines.get(id).cloned()))
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! An engine as bytes: what outlasts the process.
+
+use std::time::SystemTime;
+
+use prost::Message as _;
+
+use crate::engine::{Engine, EngineStatus};
+use crate::proto::convert::ConvertError;
+use crate::proto::registry as wire;
+
+/// A record.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Record {
+    #[prost(message, optional, tag = "1")]
+    engine: Option<wire::Engine>,
+    #[prost(bool, tag = "2")]
+    over_loopback: bool,
+}
+
+/// Returns the bytes of `engine`: all but how checks went.
+pub(super) fn encode(engine: &Engine) -> Vec<u8> {
+    let mut kept = wire::Engine::from(engine);
+    kept.status_reason.clear();
+    kept.dial_back_failure = None;
+    kept.last_seen_at = None;
+    let record = Record {
+        engine: Some(kept),
+        over_loopback: engine.over_loopback,
+    };
+    record.encode_to_vec()
+}
+
+/// Reads what [`encode`] wrote, of an engine that was last seen at `last_seen_at`.
+///
+/// Nothing of this process has checked the engine: one that was READY is suspect.
+///
+/// # Errors
+///
+/// When the bytes are not such a record.
+pub(super) fn decode(
+    bytes: &[u8],
+    last_seen_at: Option<SystemTime>,
+) -> Result<Engine, RecordError> {
+    let record = Record::decode(bytes)?;
+    let kept = record.engine.ok_or(ConvertError::Missing("engine"))?;
+    let mut engine = Engine::try_from(kept)?;
+    engine.over_loopback = record.over_loopback;
+    engine.last_seen_at = last_seen_at.unwrap_or(engine.registered_at);
+    engine.suspect = engine.status == EngineStatus::Ready;
+    engine.status_reason = Some(NOT_CHECKED.into());
+    Ok(engine)
+}
+
+/// Why bytes are not a record.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecordError {
+    #[error("a record is no message")]
+    Message(#[from] prost::DecodeError),
+    #[error("a record is not valid: {0}")]
+    Value(#[from] ConvertError),
+}
+
+const NOT_CHECKED: &str = "not checked since the registry started";

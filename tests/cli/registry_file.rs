@@ -1,0 +1,177 @@
+//! The registry's file, under processes that are killed.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+
+use countersign::Module;
+use countersign::proto::registry as wire;
+use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::modules::{ANY_PORT, Running, paired, paired_with};
+use super::support::Folder;
+
+const DPM: &str = "dpm/etc/application.properties";
+
+fn engines(folder: &Folder, port: u16) -> Vec<serde_json::Value> {
+    let list = format!("engines list --home dpm --set ataccama.server.grpc.port={port} -o json");
+    let listed = folder.run(&list).exits(0).json();
+    listed["engines"].as_array().unwrap().clone()
+}
+
+#[test]
+fn engine_outlasts_a_dpm_that_is_killed_and_is_suspect_until_it_proves_itself() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let port = dpm.port();
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+    let engine = format!("dpe run --home dpe {ANY_PORT} {to_dpm}");
+    let dpe = Running::start(&folder, &engine);
+    dpm.until("newStatus=READY");
+    let before = engines(&folder, port);
+    drop(dpm);
+
+    // It connects, and does not answer.
+    dpe.signal("-STOP");
+    let at_port = format!("--set ataccama.server.grpc.port={port} --set server.port=0");
+    let patient = "--set ataccama.one.dpm.registry.grpc-checker-timeout=60s";
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {at_port} {patient}"));
+    dpm.port();
+    dpm.drain();
+    let after = engines(&folder, port);
+    let state = |engine: &serde_json::Value| (engine["status"].clone(), engine["suspect"].clone());
+
+    assert_eq!(after[0]["id"], before[0]["id"]);
+    assert_eq!(state(&before[0]), ("READY".into(), false.into()));
+    assert_eq!(state(&after[0]), ("READY".into(), true.into()));
+    assert_eq!(
+        after[0]["status_reason"],
+        "not checked since the registry started"
+    );
+    dpe.signal("-CONT");
+    while state(&engines(&folder, port)[0]) != ("READY".into(), false.into()) {}
+    assert_eq!(engines(&folder, port).len(), 1);
+}
+
+#[test]
+fn second_dpm_on_one_file_is_refused() {
+    let url = |home: &str| format!("{home} --set countersign.registry.url=file:../shared.redb");
+    let folder = paired();
+    folder.run("pair dpm=other dpe=unused --yes").exits(0);
+    let mut dpm = Running::start(
+        &folder,
+        &format!("dpm run --home {} {ANY_PORT}", url("dpm")),
+    );
+    dpm.port();
+
+    let second = folder.run(&format!("dpm run --home {} {ANY_PORT}", url("other")));
+
+    let second = second.exits(6);
+    assert!(second.stderr.contains("shared.redb"), "{}", second.stderr);
+    assert!(second.stderr.contains("in use"), "{}", second.stderr);
+}
+
+#[test]
+fn damaged_file_is_set_aside_with_one_line_and_engines_register_again() {
+    let folder = paired();
+    fs::create_dir_all(folder.path("dpm/storage")).unwrap();
+    fs::write(folder.path("dpm/storage/registry.redb"), "damaged").unwrap();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+
+    let port = dpm.port();
+    let line = dpm.until(" registrySetAside ");
+
+    assert!(line.contains("registry.redb.set-aside"), "{line}");
+    assert_eq!(
+        folder.read("dpm/storage/registry.redb.set-aside"),
+        "damaged"
+    );
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+    let _dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
+    dpm.until("newStatus=READY");
+}
+
+/// Registers engines, many at a time, until the DPM is gone; returns those that it kept, as it said.
+async fn register(dpe: Module, seen: watch::Sender<usize>) -> BTreeSet<String> {
+    let channel = dpe.channel("dpm-dev").unwrap();
+    let mut registering = JoinSet::new();
+    for _ in 0..16 {
+        let mut dpm = EngineRegistryServiceClient::new(channel.clone());
+        let seen = seen.clone();
+        registering.spawn(async move {
+            let mut kept = BTreeSet::new();
+            loop {
+                let id = Uuid::new_v4().to_string();
+                let request = wire::RegisterEngineRequest {
+                    engine_id: id.clone(),
+                    address: Some(wire::EngineAddress {
+                        hostname: "127.0.0.1".to_owned(),
+                        port: 65_001,
+                    }),
+                    ..wire::RegisterEngineRequest::default()
+                };
+                match dpm.register_engine(request).await {
+                    Ok(answer) => {
+                        assert!(answer.into_inner().durable);
+                        kept.insert(id);
+                        seen.send_modify(|seen| *seen += 1);
+                    }
+                    Err(_gone) => return kept,
+                }
+            }
+        });
+    }
+    registering.join_all().await.into_iter().flatten().collect()
+}
+
+#[test]
+fn no_acknowledged_registration_is_lost_by_a_dpm_that_is_killed_again_and_again() {
+    let rounds = if env::var_os("COUNTERSIGN_LONG").is_some() {
+        200
+    } else {
+        20
+    };
+    let port = super::free_port::free_port();
+    let many = "countersign.registry.max-engines=1000000\n\
+                countersign.registry.max-engines-per-deployment=1000000\n\
+                countersign.registry.max-new-engines-per-second=1000000\n";
+    let to_dpm = format!("ataccama.client.connection.dpm.grpc.port={port}\n");
+    let dpe = "dpe/etc/application.properties";
+    let folder = paired_with(&[(DPM, many), (dpe, &to_dpm)]);
+    let at_port = format!("--set ataccama.server.grpc.port={port} --set server.port=0");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let kept = runtime.block_on(async {
+        let home = folder.path("dpe");
+        let dpe = Module::options(home).without_signals().open().unwrap();
+        let mut kept = BTreeSet::new();
+        for round in 0..rounds {
+            let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {at_port}"));
+            dpm.port();
+            dpm.drain();
+            let (seen, mut so_far) = watch::channel(0);
+            let mut registering = tokio::spawn(register(dpe.clone(), seen));
+            tokio::select! {
+                many = so_far.wait_for(|seen| *seen > round % 20) => drop(many.unwrap()),
+                ended = &mut registering => panic!("it ended by itself: {ended:?}"),
+            }
+            drop(dpm);
+            kept.extend(registering.await.unwrap());
+        }
+        kept
+    });
+
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {at_port}"));
+    dpm.port();
+    dpm.drain();
+    let listed = engines(&folder, port);
+    let listed: BTreeSet<_> = listed
+        .iter()
+        .map(|engine| engine["id"].as_str().unwrap())
+        .collect();
+    let lost = kept.iter().filter(|id| !listed.contains(id.as_str()));
+    assert_eq!(lost.count(), 0);
+    assert!(kept.len() >= rounds, "{}", kept.len());
+}
