@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1787),
     ("proto", 162),
-    ("registry", 1383),
+    ("registry", 1380),
     ("secret", 22),
     ("storage", 329),
     ("telemetry", 1698),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 37546;
+const TOTAL: usize = 37543;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

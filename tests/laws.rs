@@ -3,10 +3,14 @@
 
 use std::net::IpAddr;
 
+use countersign::engine::EngineId;
+use countersign::proto::registry as wire;
 use countersign::{ModuleKind, Settings};
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use proptest::sample::{Index, select};
+use prost::Message as _;
+use prost_types::Timestamp;
 
 #[path = "laws/law.rs"]
 mod law;
@@ -370,6 +374,30 @@ proptest! {
     #[test]
     fn revoked_keys_are_read_as_they_were_written(text in text(REVOKED_KEYS, 12)) {
         law::revoked_keys(&text);
+    }
+
+    #[test]
+    fn records_of_engines_are_written_as_they_were_read(
+        id in any::<[u8; 16]>(),
+        hostname in text(&["a", ".", "-", "1", "_", "é"], 6),
+        port in any::<i32>(),
+        status in -1..6,
+        seconds in any::<i64>(),
+        junk in vec(any::<u8>(), 0..8),
+    ) {
+        let engine = wire::Engine {
+            id: EngineId::from_random(id).to_string(),
+            address: Some(wire::EngineAddress { hostname, port }),
+            status,
+            registered_at: Some(Timestamp { seconds, nanos: 1 }),
+            ..wire::Engine::default()
+        };
+        let mut bytes = vec![0x0a];
+        bytes.extend(engine.encode_length_delimited_to_vec());
+        law::record(&bytes);
+        bytes.extend(&junk);
+        law::record(&bytes);
+        law::record(&junk);
     }
 
     #[test]

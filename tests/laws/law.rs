@@ -10,10 +10,11 @@ use std::task::{Context, Poll, Waker};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use countersign::Module;
 use countersign::clock::{Clock, ManualClock};
-use countersign::engine::EngineAddress;
+use countersign::engine::{EngineAddress, EngineStatus};
 use countersign::identity::ServiceIdentity;
 use countersign::internals::{
-    Document, Edit, Entry, Expression, Location, Name, Target, parse_revoked_keys,
+    Document, Edit, Entry, Expression, Location, Name, Target, decode_record, encode_record,
+    parse_revoked_keys,
 };
 use countersign::jose::compact::Compact;
 use countersign::jose::{KeyId, KeyMaterial, PrivateJwk, PublicJwk, SigningKey, VerifyingKey};
@@ -635,6 +636,18 @@ pub(crate) fn revoked_keys(text: &str) {
     }
 }
 
+/// An engine that is read from the registry's file is written as it was read, and none is READY
+/// without being suspect.
+pub(crate) fn record(bytes: &[u8]) {
+    let Ok(engine) = decode_record(bytes, None) else {
+        return;
+    };
+    assert_eq!(engine.suspect, engine.status == EngineStatus::Ready);
+    let written = encode_record(&engine);
+    let again = decode_record(&written, None).unwrap();
+    assert_eq!(again, engine);
+}
+
 /// Applies the law of the fuzz target `target` to an input of it that is kept as a file. `address`
 /// and `dial` take no text and have none.
 pub(crate) fn input(target: &str, input: &[u8]) {
@@ -658,6 +671,7 @@ pub(crate) fn input(target: &str, input: &[u8]) {
             metadata(&values);
         }
         ("properties", Ok(text)) => properties(text),
+        ("record", _) => record(input),
         ("revoked_keys", Ok(text)) => revoked_keys(text),
         ("token", _) => {
             if let Some(end) = input.iter().position(|byte| *byte == b'\n') {

@@ -2,7 +2,7 @@
 
 mod file;
 mod memory;
-mod record;
+pub(crate) mod record;
 
 use std::fmt::Debug;
 use std::pin::Pin;

@@ -18,7 +18,7 @@ struct Record {
 }
 
 /// Returns the bytes of `engine`: all but how checks went.
-pub(super) fn encode(engine: &Engine) -> Vec<u8> {
+pub fn encode(engine: &Engine) -> Vec<u8> {
     let mut kept = wire::Engine::from(engine);
     kept.status_reason.clear();
     kept.dial_back_failure = None;
@@ -37,10 +37,7 @@ pub(super) fn encode(engine: &Engine) -> Vec<u8> {
 /// # Errors
 ///
 /// When the bytes are not such a record.
-pub(super) fn decode(
-    bytes: &[u8],
-    last_seen_at: Option<SystemTime>,
-) -> Result<Engine, RecordError> {
+pub fn decode(bytes: &[u8], last_seen_at: Option<SystemTime>) -> Result<Engine, RecordError> {
     let record = Record::decode(bytes)?;
     let kept = record.engine.ok_or(ConvertError::Missing("engine"))?;
     let mut engine = Engine::try_from(kept)?;
@@ -53,7 +50,7 @@ pub(super) fn decode(
 
 /// Why bytes are not a record.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RecordError {
+pub enum RecordError {
     #[error("a record is no message")]
     Message(#[from] prost::DecodeError),
     #[error("a record is not valid: {0}")]

@@ -131,6 +131,7 @@ const FAMILIES: [&str; 23] = [
     "countersign_log_lines_lost_total",
     "countersign_peer_clock_skew_seconds",
     "countersign_ready",
+    "countersign_registry_durable",
     "countersign_signing_key_created_timestamp_seconds",
     "countersign_token_cache_lookups_total",
     "countersign_tokens_issued_total",
