@@ -265,7 +265,7 @@ fn every_family_has_help_and_type_and_stands_in_order() {
         .collect();
 
     assert!(families.is_sorted(), "{families:?}");
-    assert_eq!(families.len(), 24, "{families:?}");
+    assert_eq!(families.len(), 25, "{families:?}");
     for family in families {
         assert!(text.contains(&format!("# HELP {family} ")), "{family}");
     }

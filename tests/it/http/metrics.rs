@@ -121,7 +121,7 @@ const PROMTOOL: Peer = Peer {
     script: "",
 };
 
-const FAMILIES: [&str; 23] = [
+const FAMILIES: [&str; 24] = [
     "countersign_auth_requests_total",
     "countersign_auth_verify_duration_seconds",
     "countersign_build_info",
