@@ -88,14 +88,21 @@ impl Monitor {
     }
 
     /// Has every engine checked that the registry holds, as after a restart: those that are READY
-    /// first, each kind spread over a time.
+    /// first, each kind spread over a time. Those that are no longer trusted leave READY at once.
     ///
     /// # Errors
     ///
     /// When the registry's store fails.
     pub async fn check_all(&self) -> Result<(), RegistryError> {
-        let soon = self.context.options.soon();
-        for engine in self.context.registry.all().await? {
+        let Context {
+            registry, module, ..
+        } = &*self.context;
+        let (soon, trust) = (self.context.options.soon(), module.trust().load());
+        for engine in registry.all().await? {
+            if let Err(failure) = check_owner(&trust, &engine, module) {
+                let failed = CheckOutcome::Failed(failure);
+                log_failure(registry, registry.record_check(&engine, &failed).await);
+            }
             match engine.status {
                 EngineStatus::Ready => self.check_by(engine.id, up_to(soon)),
                 EngineStatus::Inactive => {}

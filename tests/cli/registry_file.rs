@@ -57,6 +57,31 @@ fn engine_outlasts_a_dpm_that_is_killed_and_is_suspect_until_it_proves_itself() 
 }
 
 #[test]
+fn engine_whose_key_was_revoked_meanwhile_starts_disconnected() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let to_dpm = format!(
+        "--set ataccama.client.connection.dpm.grpc.port={}",
+        dpm.port()
+    );
+    let dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
+    dpm.until("newStatus=READY");
+    dpe.signal("-STOP");
+    drop(dpm);
+    let revoke = "revoke --home dpm --deployment dpe-dev --yes";
+    folder.run(revoke).exits(0);
+
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+
+    let [started, _] = dpm.until_each([" startup ", "newStatus=DISCONNECTED"]);
+    let (_, port) = started.split_once(" address=127.0.0.1:").unwrap();
+    let engine = engines(&folder, port.split(' ').next().unwrap().parse().unwrap());
+    let expected = "every key of `dpe-dev` is revoked here";
+    let reason = engine[0]["status_reason"].as_str().unwrap();
+    assert!(reason.contains(expected), "{reason}");
+}
+
+#[test]
 fn second_dpm_on_one_file_is_refused() {
     let url = |home: &str| format!("{home} --set countersign.registry.url=file:../shared.redb");
     let folder = paired();
