@@ -23,7 +23,9 @@ use crate::grpc::{
 };
 use crate::identity::DeploymentName;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
-use crate::proto::registry::{Engine, ListEnginesRequest};
+use crate::proto::registry::{
+    Engine, ForgetEngineRequest, InactivateEngineRequest, ListEnginesRequest,
+};
 use crate::telemetry::Untrusted;
 use crate::token::Reason;
 
@@ -352,6 +354,35 @@ pub async fn list_engines(channel: AttachIdentity<Connection>) -> Result<Vec<Eng
             return Ok(engines);
         }
     }
+}
+
+/// Has the registry that `channel` leads to forget the engine `id`.
+///
+/// # Errors
+///
+/// When the call fails or is refused.
+pub async fn forget_engine(channel: AttachIdentity<Connection>, id: &str) -> Result<(), Status> {
+    let engine_id = id.to_owned();
+    let request = ForgetEngineRequest { engine_id };
+    Registry::new(channel)
+        .forget_engine(request)
+        .await
+        .map(drop)
+}
+
+/// Has the registry that `channel` leads to make the engine `id` INACTIVE; returns the record.
+///
+/// # Errors
+///
+/// When the call fails or is refused.
+pub async fn inactivate_engine(
+    channel: AttachIdentity<Connection>,
+    id: &str,
+) -> Result<Engine, Status> {
+    let engine_id = id.to_owned();
+    let request = InactivateEngineRequest { engine_id };
+    let answer = Registry::new(channel).inactivate_engine(request).await?;
+    Ok(answer.into_inner().engine.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! `countersign engines`: what the DPM knows of its engines.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use prost_types::Timestamp;
@@ -8,12 +10,14 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::input::{HomeArguments, kind_of};
+use super::input::{HomeArguments, TIMEOUT, kind_of, seconds};
 use super::output::{Answer, Console, Kind, Refused, example, table};
-use super::runtime::runtime;
+use super::runtime::{Patience, runtime};
 use crate::admin::greeting::{self, Callee, Doubt, Found, PATIENCE};
+use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
+use crate::engine::EngineStatus;
 use crate::grpc::{Target, UnknownDeployment, cause, failure_of};
 use crate::properties::name::same;
 use crate::proto::convert::status_word;
@@ -28,11 +32,46 @@ pub(super) enum Command {
     List(HomeArguments),
     /// Show one engine, and why it is not READY
     #[command(after_help = example("engines show dpe-dev --home dpm"))]
-    Show(Show),
+    Show(Named),
+    /// Wait until one engine has a status
+    ///
+    /// It also waits for the DPM and for the engine to be there. Exit code 1 after --timeout.
+    #[command(after_help = example("engines wait dpe-dev --home dpm"))]
+    Wait(Wait),
+    /// Take an engine out of service that does not run any more
+    ///
+    /// Its record stays, INACTIVE. An engine that runs registers again: stop it first. Allowed to
+    /// the DPM itself and to the deployment that owns the engine.
+    #[command(after_help = example("engines inactivate 0031debd --home dpm"))]
+    Inactivate(Named),
+    /// Remove the record of an engine that does not come back
+    ///
+    /// Refused for an engine that is NEW or READY: stop it, or inactivate it first. Allowed to the
+    /// DPM itself and to the deployment that owns the engine.
+    #[command(after_help = example("engines forget 0031debd --home dpm"))]
+    Forget(Named),
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Show {
+pub(super) struct Wait {
+    #[command(flatten)]
+    engine: Named,
+    /// The status to wait for
+    #[arg(long, value_name = "STATUS", default_value = "READY", value_parser = status)]
+    status: EngineStatus,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = TIMEOUT, value_parser = seconds)]
+    timeout: Duration,
+}
+
+fn status(word: &str) -> Result<EngineStatus, String> {
+    let mut all = EngineStatus::ALL.into_iter();
+    let found = all.find(|status| status.as_str().eq_ignore_ascii_case(word));
+    found.ok_or_else(|| "it is NEW, READY, DISCONNECTED or INACTIVE".to_owned())
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Named {
     /// The engine's id, the beginning of it, or its deployment
     #[arg(value_name = "ENGINE")]
     name: String,
@@ -43,19 +82,83 @@ pub(super) struct Show {
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     let home = match command {
         Command::List(home) => home,
-        Command::Show(show) => &show.home,
+        Command::Show(named) | Command::Inactivate(named) | Command::Forget(named) => &named.home,
+        Command::Wait(wait) => &wait.engine.home,
     };
     let of = &home.module.home;
     let callee = dpm(home, console)?;
+    let executor = runtime()?;
+    if let Command::Wait(wait) = command {
+        let engine = executor.block_on(waited(&callee, wait))?;
+        return console.reply(engine.in_words(), &engine);
+    }
+    let engines = executor.block_on(listed(&callee, of))?;
+    let named = match command {
+        Command::List(_) | Command::Wait(_) => {
+            let text = in_columns(&engines, SystemClock.now());
+            return console.reply(text, &json!({ "engines": engines }));
+        }
+        Command::Show(named) => {
+            let engine = find(engines, &named.name, of)?;
+            return console.reply(engine.in_words(), &engine);
+        }
+        Command::Inactivate(named) | Command::Forget(named) => named,
+    };
+    let engine = find(engines, &named.name, of)?;
+    let end = Instant::now() + PATIENCE;
+    if let Command::Inactivate(_) = command {
+        let asked = callee.ask(end, async |channel| {
+            greeting::inactivate_engine(channel, &engine.id).await
+        });
+        let answered = executor.block_on(asked);
+        let engine = Shown::from(answered.map_err(|doubt| refused(doubt, of))?);
+        return console.reply(engine.in_words(), &engine);
+    }
+    if engine.status == "NEW" || engine.status == "READY" {
+        let message = format!("engine {} is {}", engine.id, engine.status);
+        let failed = Refused::new(Kind::Conflict, message).with_help("stop it, or first:");
+        let inactivate = CommandLine::new("countersign engines inactivate").arg(&engine.id);
+        return Err(failed.with_commands([inactivate.option("home", of)]));
+    }
+    let asked = callee.ask(end, async |channel| {
+        greeting::forget_engine(channel, &engine.id).await
+    });
+    let answered = executor.block_on(asked);
+    answered.map_err(|doubt| refused(doubt, of))?;
+    let text = format!("forgot engine {} of {}\n", engine.id, engine.deployment);
+    console.reply(text, &json!({ "forgotten": engine }))
+}
+
+async fn listed(callee: &Callee, home: &Path) -> Result<Vec<Shown>, Refused> {
     let asked = callee.ask(Instant::now() + PATIENCE, greeting::list_engines);
-    let answered = runtime()?.block_on(asked);
-    let listed = answered.map_err(|doubt| refused(doubt, of))?;
-    let engines: Vec<_> = listed.into_iter().map(Shown::from).collect();
-    match command {
-        Command::List(_) => console.reply(in_columns(&engines), &json!({ "engines": engines })),
-        Command::Show(show) => {
-            let engine = named(engines, &show.name, of)?;
-            console.reply(engine.in_words(), &engine)
+    let engines = asked.await.map_err(|doubt| refused(doubt, home))?;
+    Ok(engines.into_iter().map(Shown::from).collect())
+}
+
+/// Waits for the DPM, for the engine, and for its status.
+async fn waited(callee: &Callee, wait: &Wait) -> Result<Shown, Refused> {
+    let (name, home) = (&wait.engine.name, &wait.engine.home.module.home);
+    let mut patience = Patience::new(wait.timeout, PAUSES.0, PAUSES.1);
+    loop {
+        let found = listed(callee, home)
+            .await
+            .and_then(|all| find(all, name, home));
+        let failed = match found {
+            Ok(engine) if engine.status == wait.status.as_str() => return Ok(engine),
+            Ok(engine) => {
+                let (wanted, limit) = (wait.status, wait.timeout.as_secs());
+                let why = match engine.status_reason.as_str() {
+                    "" => String::new(),
+                    reason => format!(": {reason}"),
+                };
+                let message = format!("not {wanted} within {limit} s, but {}{why}", engine.status);
+                Refused::new(Kind::Conflict, message)
+            }
+            Err(failed) if matches!(failed.kind(), Kind::NotThere | Kind::Unreachable) => failed,
+            Err(failed) => return Err(failed),
+        };
+        if !patience.again().await {
+            return Err(failed);
         }
     }
 }
@@ -107,7 +210,7 @@ fn refused(doubt: Doubt, home: &Path) -> Refused {
 }
 
 /// Finds the one engine whose id is or begins as `name`, or whose deployment has that name.
-fn named(engines: Vec<Shown>, name: &str, home: &Path) -> Result<Shown, Refused> {
+fn find(engines: Vec<Shown>, name: &str, home: &Path) -> Result<Shown, Refused> {
     let id = name.to_ascii_lowercase();
     let mut fitting = engines
         .into_iter()
@@ -149,6 +252,8 @@ struct Shown {
     fingerprint: String,
     registered_at: Option<String>,
     last_seen: Option<String>,
+    #[serde(skip)]
+    seen: Option<SystemTime>,
 }
 
 impl From<wire::Engine> for Shown {
@@ -171,6 +276,9 @@ impl From<wire::Engine> for Shown {
             fingerprint: harmless(&engine.fingerprint),
             registered_at: engine.registered_at.as_ref().and_then(time),
             last_seen: engine.last_seen_at.as_ref().and_then(time),
+            seen: engine
+                .last_seen_at
+                .and_then(|at| SystemTime::try_from(at).ok()),
         }
     }
 }
@@ -197,7 +305,7 @@ impl Shown {
     }
 }
 
-fn in_columns(engines: &[Shown]) -> String {
+fn in_columns(engines: &[Shown], now: SystemTime) -> String {
     if engines.is_empty() {
         return "no engines; start one, in its home folder: countersign dpe run --home .\n"
             .to_owned();
@@ -213,20 +321,57 @@ fn in_columns(engines: &[Shown]) -> String {
         "WHY",
     ];
     let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(engines.iter().map(|engine| {
+    let ids = prefixes(engines);
+    rows.extend(engines.iter().zip(ids).map(|(engine, id)| {
         [
-            engine.id.clone(),
+            id,
             format!("{}:{}", engine.hostname, engine.port),
             engine.status.to_owned(),
             engine.deployment.clone(),
             engine.module.clone(),
             engine.environment.clone(),
-            engine.last_seen.clone().unwrap_or_default(),
+            engine
+                .seen
+                .map_or_else(|| "never".to_owned(), |seen| age(now, seen)),
             engine.why.clone(),
         ]
     }));
     table(&rows)
 }
+
+/// Returns of each id the shortest beginning that no other id has, of 8 characters at least.
+fn prefixes(engines: &[Shown]) -> Vec<String> {
+    let mut sorted: Vec<_> = engines.iter().map(|engine| engine.id.as_str()).collect();
+    sorted.sort_unstable();
+    let mut lengths: BTreeMap<&str, usize> = BTreeMap::new();
+    for pair in sorted.windows(2) {
+        let [one, next] = pair else { continue };
+        let same = one
+            .chars()
+            .zip(next.chars())
+            .take_while(|(a, b)| a == b)
+            .count();
+        for id in [one, next] {
+            let length = lengths.entry(id).or_default();
+            *length = (*length).max(same + 1);
+        }
+    }
+    let ids = engines.iter().map(|engine| {
+        let length = lengths.get(engine.id.as_str()).copied().unwrap_or_default();
+        engine.id.chars().take(length.max(SHORTEST_ID)).collect()
+    });
+    ids.collect()
+}
+
+const SHORTEST_ID: usize = 8;
+
+fn age(now: SystemTime, then: SystemTime) -> String {
+    // The DPM's clock may be ahead.
+    Age::between(then.min(now), now).map_or_else(String::new, |age| format!("{age} ago"))
+}
+
+/// Between two questions while a command waits: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 fn time(time: &Timestamp) -> Option<String> {
     let time = jiff::Timestamp::new(time.seconds, time.nanos).ok()?;
@@ -253,13 +398,13 @@ mod tests {
         };
         for name in ["0031debd-61", "0031DEBD", "003", "dpe-dev", "DPE_dev"] {
             assert_eq!(
-                named(engines(), name, Path::new("dpm")).unwrap().id,
+                find(engines(), name, Path::new("dpm")).unwrap().id,
                 "0031debd-61",
                 "{name}"
             );
         }
         for (name, kind) in [("00", "Conflict"), ("dpe", "NotThere"), ("5", "NotThere")] {
-            let refused = named(engines(), name, Path::new("dpm")).err().unwrap();
+            let refused = find(engines(), name, Path::new("dpm")).err().unwrap();
             assert_eq!(format!("{:?}", refused.kind()), kind, "{name}");
         }
     }
@@ -288,12 +433,47 @@ mod tests {
                 last_seen_at: None,
                 ..wire::Engine::default()
             });
-            let shown = in_columns(&[Shown {
-                last_seen: Some("never".to_owned()),
-                ..engine
-            }]);
+            let shown = in_columns(&[engine], SystemTime::UNIX_EPOCH);
             assert!(shown.trim_end().ends_with(why), "{shown}");
         }
+    }
+
+    #[test]
+    fn list_of_engines_has_ages_and_the_shortest_beginnings_that_fit_one_id() {
+        let second = Duration::from_secs(1);
+        let now = SystemTime::UNIX_EPOCH + 1_000_000 * second;
+        for (seconds, expected) in [
+            (0, "0 s ago"),
+            (12, "12 s ago"),
+            (119, "1 min ago"),
+            (7_199, "1 h ago"),
+            (172_800, "2 d ago"),
+        ] {
+            assert_eq!(age(now, now - seconds * second), expected);
+        }
+        assert_eq!(age(now, now + 5 * second), "0 s ago");
+        for seconds in [i64::MIN, i64::MAX] {
+            let nanos = i32::MIN;
+            let odd = wire::Engine {
+                last_seen_at: Some(Timestamp { seconds, nanos }),
+                ..wire::Engine::default()
+            };
+            assert!(in_columns(&[odd.into()], now).contains("STATUS"));
+        }
+        let engines = |ids: &[&str]| -> Vec<Shown> {
+            let engine = |id: &&str| wire::Engine {
+                id: (*id).to_owned(),
+                ..wire::Engine::default()
+            };
+            ids.iter().map(|id| engine(id).into()).collect()
+        };
+        let ids = ["0031debd-6130", "0031debd-6140", "1131debd-6130", "x", ""];
+        let short = ["0031debd-613", "0031debd-614", "1131debd", "x", ""];
+        assert_eq!(prefixes(&engines(&ids)), short);
+        assert_eq!(
+            prefixes(&engines(&["0031debd-6130"; 2])),
+            ["0031debd-6130"; 2]
+        );
     }
 
     #[test]

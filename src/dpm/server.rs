@@ -188,6 +188,8 @@ fn rules(module: &Module) -> MethodRules {
         ("RegisterEngine", caller.clone()),
         ("Heartbeat", caller.clone()),
         ("DeregisterEngine", caller.clone()),
+        ("InactivateEngine", caller.clone().or_own_module()),
+        ("ForgetEngine", caller.clone().or_own_module()),
         ("GetEngine", caller.clone().or_own_module()),
         ("ListEngines", caller.or_own_module()),
     ];

@@ -59,6 +59,7 @@ impl EngineRegistryService {
         match error {
             RegistryError::EngineNotOwned(_) => self.denied(Reason::EngineNotOwned, &text, caller),
             RegistryError::NotFound(_) => Status::not_found(text),
+            RegistryError::Live(..) => Status::failed_precondition(text),
             RegistryError::RegistryFull(_)
             | RegistryError::DeploymentFull(_)
             | RegistryError::TooFast(_) => Status::resource_exhausted(text),
@@ -213,6 +214,12 @@ impl Caller {
         ip.is_some_and(|ip| ip.is_loopback() || is_local(ip).unwrap_or(false))
     }
 
+    /// Returns who owns what the caller changes; `None` for this module itself, which may change all.
+    fn owner(&self) -> Result<Option<Registrant>, ConvertError> {
+        let deployment = self.token.deployment();
+        deployment.map(|_| self.registrant("")).transpose()
+    }
+
     /// Returns `true` if the caller may read all of `engine`: its owner, or this module itself.
     fn sees_all_of(&self, engine: &Engine) -> bool {
         match self.token.deployment() {
@@ -279,6 +286,33 @@ impl Service for EngineRegistryService {
         let flushed = self.registry.flush().await;
         flushed.map_err(|error| self.status(&error, &caller))?;
         Ok(Response::new(wire::DeregisterEngineResponse {}))
+    }
+
+    async fn inactivate_engine(
+        &self,
+        request: Request<wire::InactivateEngineRequest>,
+    ) -> Result<Response<wire::InactivateEngineResponse>, Status> {
+        let caller = Caller::of(&request, "InactivateEngine")?;
+        let id = engine_id(&request.get_ref().engine_id)?;
+        let owner = caller.owner()?;
+        let done = self.registry.inactivate(owner.as_ref(), id).await;
+        let engine = done.map_err(|error| self.status(&error, &caller))?;
+        self.monitor.check_now(id);
+        let engine = Some(caller.view(&engine));
+        Ok(Response::new(wire::InactivateEngineResponse { engine }))
+    }
+
+    async fn forget_engine(
+        &self,
+        request: Request<wire::ForgetEngineRequest>,
+    ) -> Result<Response<wire::ForgetEngineResponse>, Status> {
+        let caller = Caller::of(&request, "ForgetEngine")?;
+        let id = engine_id(&request.get_ref().engine_id)?;
+        let owner = caller.owner()?;
+        let done = self.registry.forget(owner.as_ref(), id).await;
+        done.map_err(|error| self.status(&error, &caller))?;
+        self.monitor.check_now(id);
+        Ok(Response::new(wire::ForgetEngineResponse {}))
     }
 
     async fn get_engine(

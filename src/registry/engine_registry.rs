@@ -1,5 +1,7 @@
 //! What a caller may do to an engine, and how the engine's record changes.
 
+mod removal;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -362,7 +364,7 @@ impl EngineRegistry {
         // Where it has just come back, the caller looks again.
         if self.store.remove(oldest.engine.id, oldest.revision).await? {
             lock(&self.unlogged).remove(&oldest.engine.id);
-            events::forget_engine(&oldest.engine);
+            events::forget_engine(&oldest.engine, NO_ROOM);
         }
         Ok(true)
     }
@@ -497,6 +499,8 @@ fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {
 }
 
 const NOT_CHECKED: &str = "registered; not checked yet";
+const NO_ROOM: &str =
+    "An inactive engine was removed: its deployment has reached its limit of engines.";
 const PAGE: usize = 1000;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::{Engine, EngineId, Instance, Owner};
+use crate::engine::{Engine, EngineId, EngineStatus, Instance, Owner};
 use crate::identity::{Environment, ServiceIdentity};
 
 use self::store::{Counts, StoreError};
@@ -101,6 +101,9 @@ pub enum RegistryError {
     /// No such engine, or one that is INACTIVE and has to register again.
     #[error("engine {0} is not registered")]
     NotFound(EngineId),
+    /// The engine is NEW or READY: it is not forgotten.
+    #[error("engine {0} is {1}: stop it, then inactivate or forget it")]
+    Live(EngineId, EngineStatus),
     /// The registry holds as many engines as it may.
     #[error("the registry has {0} engines, which is the limit")]
     RegistryFull(usize),

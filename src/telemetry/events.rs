@@ -67,15 +67,15 @@ pub fn set_engine_status(
     );
 }
 
-/// `forgetEngine`: an INACTIVE engine was removed to make room for a new one of its deployment.
-pub fn forget_engine(engine: &Engine) {
+/// `forgetEngine`: an engine was removed; `why` is a sentence.
+pub fn forget_engine(engine: &Engine, why: &str) {
     info!(
         target: REGISTRY,
         correlationId = %engine.id,
         eventId = "forgetEngine",
         engine = %engine,
         deployment = &*engine.owner.deployment,
-        message = "An inactive engine was removed: its deployment has reached its limit of engines."
+        message = why
     );
 }
 

@@ -202,9 +202,10 @@ fn by_cargo(command: &str) -> String {
 
 /// Leaves out what differs from run to run, and the blanks that keep columns straight.
 fn settled(text: &str) -> String {
-    const VARYING: [(&str, &str); 9] = [
+    const VARYING: [(&str, &str); 10] = [
         (r"\S*countersign-demo-\w+", "FOLDER"),
         (r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", "ID"),
+        (r"(?m)^[0-9a-f]{8} ", "ID "),
         (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
         (r"[\w-]{43}", "KEY"),
         (r"[\w-]{12,42}(?:…|\.\.\.)", "KEY"),

@@ -255,6 +255,38 @@ fn copied_engine_is_registered_after_the_command_in_its_log_gave_it_an_id_of_its
 }
 
 #[test]
+fn engine_that_does_not_come_back_is_forgotten_after_the_command_that_is_printed() {
+    let odd = Odd::paired(&[]);
+    let mut dpm = odd.start("dpm");
+    dpm.until(" startup ");
+    let dpe = odd.start("dpe");
+    let home = format!("{ODD}/dpm");
+    let engines = |words: &[&str]| odd.run(&[&["engines"], words, &["--home", &home]].concat());
+    let ready = engines(&["wait", "dpe-dev"]).exits(0);
+    assert!(ready.stdout.contains("READY"), "{ready:?}");
+    for (words, why) in [
+        (
+            ["dpe-dev", "--status", "inactive"],
+            "not INACTIVE within 0 s, but READY",
+        ),
+        (["nowhere", "--status", "READY"], "no registered engine"),
+    ] {
+        let waited = engines(&[&["wait", "--timeout", "0"][..], &words].concat()).exits(1);
+        assert!(waited.stderr.contains(why), "{waited:?}");
+    }
+
+    let refused = engines(&["forget", "dpe-dev"]).exits(1).stderr;
+
+    let inactivate = the_command(&refused, "countersign engines inactivate");
+    drop(dpe);
+    let inactive = odd.typed(&inactivate).exits(0).stdout;
+    assert!(inactive.contains("INACTIVE"), "{inactive}");
+    let forgot = engines(&["forget", "dpe-dev"]).exits(0).stdout;
+    assert!(forgot.starts_with("forgot engine "), "{forgot}");
+    assert!(engines(&["list"]).exits(0).stdout.contains("no engines"));
+}
+
+#[test]
 fn engine_id_of_a_home_without_one_is_not_made() {
     let odd = Odd::paired(&[]);
 
@@ -854,7 +886,7 @@ fn engine_of_a_removed_deployment_is_ready_after_the_command_that_doctor_prints(
 }
 
 /// Every kind of command that the code prints, and the test that types it.
-const TYPED: [(&str, &str); 28] = [
+const TYPED: [(&str, &str); 29] = [
     (
         "chmod 600",
         "file_that_others_may_write_is_closed_by_the_command_that_the_start_prints",
@@ -902,6 +934,10 @@ const TYPED: [(&str, &str); 28] = [
     (
         "countersign dpm run",
         "engine_that_waits_is_registered_by_the_command_in_its_log",
+    ),
+    (
+        "countersign engines inactivate",
+        "engine_that_does_not_come_back_is_forgotten_after_the_command_that_is_printed",
     ),
     (
         "countersign explain",

@@ -539,6 +539,25 @@ fn the_example_of_every_explanation_ends_the_situation_that_it_explains() {
     }
 }
 
+/// Returns the commands that the help of reasons names, and `explain` shows.
+fn named_by_reasons(folder: &Folder) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for (reason, text) in explanations("src/token/explain") {
+        let commands = text
+            .split('`')
+            .filter_map(|part| part.strip_prefix("countersign "));
+        let commands: Vec<_> = commands.map(str::to_owned).collect();
+        let shown = folder.run(&format!("explain {reason}")).exits(0).stdout;
+        let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            commands.iter().all(|command| shown.contains(command)),
+            "{reason}: {shown}"
+        );
+        named.extend(commands);
+    }
+    named
+}
+
 #[test]
 fn every_command_that_a_reason_names_can_be_run() {
     let folder = Folder::new();
@@ -576,20 +595,7 @@ fn every_command_that_a_reason_names_can_be_run() {
             0,
         ),
     ];
-    let mut named = BTreeSet::new();
-    for (reason, text) in explanations("src/token/explain") {
-        let commands = text
-            .split('`')
-            .filter_map(|part| part.strip_prefix("countersign "));
-        let commands: Vec<_> = commands.map(str::to_owned).collect();
-        let shown = folder.run(&format!("explain {reason}")).exits(0).stdout;
-        let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(
-            commands.iter().all(|command| shown.contains(command)),
-            "{reason}: {shown}"
-        );
-        named.extend(commands);
-    }
+    let named = named_by_reasons(&folder);
     let known = rows.iter().map(|(command, ..)| (*command).to_owned());
     assert_eq!(named, known.collect());
     for (command, typed, code) in rows {

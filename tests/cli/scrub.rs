@@ -34,6 +34,7 @@ static RULES: LazyLock<Vec<(Regex, Placeholder)>> = LazyLock::new(|| {
             r"(?P<v>\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b)",
             Numbered("id"),
         ),
+        (r"(?m)^(?P<v>[0-9a-f]{8}) +\S+:", Numbered("short id")),
         (
             r"(?P<v>\b20\d\d-\d\d-\d\d[T ][\d:.]+(?:Z|[+-]\d\d:\d\d))",
             Fixed("«time»"),

@@ -60,6 +60,44 @@ async fn engine_of_another_deployment_cannot_be_touched() {
 }
 
 #[tokio::test]
+async fn engine_is_inactivated_and_forgotten_by_its_owner_or_the_dpm_itself_alone() {
+    let keys = Keys::new();
+    let other = own_deployment("dpe", "dpe-other");
+    let dpm_module = module(&keys.dpm, &[&keys.dpe, &other]);
+    let dpm = RunningDpm::start(dpm_module.clone()).await;
+    let mut others = dpm.client(&module(&other, &[&keys.dpm])).await;
+    let mut mine = dpm.client(&keys.dpe_module()).await;
+    let itself = dpm.client_with(&dpm_module.own_module_layer()).await;
+    let address = free_port().await.local_addr().unwrap();
+
+    for mut allowed in [mine.clone(), itself] {
+        let id = fresh_id();
+        let engine_id = id.to_string();
+        let registration = registration_of(id, address);
+        mine.register_engine(registration).await.unwrap();
+        let forget = wire::ForgetEngineRequest {
+            engine_id: engine_id.clone(),
+        };
+        let inactivate = wire::InactivateEngineRequest { engine_id };
+
+        assert!(is_not_owned(others.forget_engine(forget.clone()).await));
+        assert!(is_not_owned(
+            others.inactivate_engine(inactivate.clone()).await
+        ));
+        let live = allowed.forget_engine(forget.clone()).await.unwrap_err();
+        assert_eq!(live.code(), Code::FailedPrecondition, "{live}");
+        let answer = allowed.inactivate_engine(inactivate).await.unwrap();
+        let engine = answer.into_inner().engine.unwrap();
+        assert_eq!(engine.status(), wire::EngineStatus::Inactive);
+        allowed.forget_engine(forget.clone()).await.unwrap();
+
+        assert_eq!(dpm.registry.find(id).await.unwrap(), None);
+        let gone = allowed.forget_engine(forget).await.unwrap_err();
+        assert_eq!(gone.code(), Code::NotFound);
+    }
+}
+
+#[tokio::test]
 async fn only_the_owner_and_the_dpm_read_the_whole_reason() {
     let keys = Keys::new();
     let other = own_deployment("dpe", "dpe-other");

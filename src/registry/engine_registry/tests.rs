@@ -752,3 +752,54 @@ async fn sweep_goes_on_past_an_engine_that_is_gone_and_one_that_cannot_be_read()
         assert_eq!(engine.status, EngineStatus::Inactive);
     }
 }
+
+#[tokio::test]
+async fn engine_that_does_not_come_back_is_inactivated_and_forgotten_by_owner_or_operator() {
+    for owner in [Some(caller("dpe-dev")), None] {
+        let world = World::new();
+        world.ready(1).await;
+        let (registry, owner) = (&world.registry, owner.as_ref());
+
+        let lines = logged(async {
+            assert!(matches!(
+                registry.forget(owner, id(1)).await,
+                Err(RegistryError::Live(_, EngineStatus::Ready))
+            ));
+            for _ in 0..2 {
+                let engine = registry.inactivate(owner, id(1)).await.unwrap();
+                assert_eq!(engine.status, EngineStatus::Inactive);
+            }
+            registry.forget(owner, id(1)).await.unwrap();
+        })
+        .await;
+
+        let inactive = "setEngineStatus READY INACTIVE inactivated by an operator";
+        assert_eq!(lines, [inactive, "forgetEngine"]);
+        for gone in [
+            registry.forget(owner, id(1)).await.err(),
+            registry.inactivate(owner, id(1)).await.err(),
+        ] {
+            assert!(matches!(gone, Some(RegistryError::NotFound(_))));
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_deployment_neither_inactivates_nor_forgets_an_engine() {
+    let world = World::new();
+    let engine = world.ready(1).await;
+    world.checked(&engine, failed("x")).await;
+    let (registry, other) = (&world.registry, caller("dpe-other"));
+
+    for refused in [
+        registry.inactivate(Some(&other), id(1)).await.err(),
+        registry.forget(Some(&other), id(1)).await.err(),
+    ] {
+        assert!(matches!(refused, Some(RegistryError::EngineNotOwned(_))));
+    }
+
+    registry
+        .forget(Some(&caller("dpe-dev")), id(1))
+        .await
+        .unwrap();
+}

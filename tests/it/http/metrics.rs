@@ -149,7 +149,7 @@ const FAMILIES: [&str; 24] = [
 ];
 
 /// The methods that a DPM serves, without reflection.
-const METHODS: [(&str, &str, &str); 8] = [
+const METHODS: [(&str, &str, &str); 10] = [
     ("unary", "countersign.identity.v1.IdentityService", "WhoAmI"),
     (
         "unary",
@@ -169,6 +169,16 @@ const METHODS: [(&str, &str, &str); 8] = [
     (
         "unary",
         "countersign.registry.v1.EngineRegistryService",
+        "InactivateEngine",
+    ),
+    (
+        "unary",
+        "countersign.registry.v1.EngineRegistryService",
+        "ForgetEngine",
+    ),
+    (
+        "unary",
+        "countersign.registry.v1.EngineRegistryService",
         "GetEngine",
     ),
     (
@@ -181,11 +191,13 @@ const METHODS: [(&str, &str, &str); 8] = [
 ];
 
 /// The methods of this crate's own services, which a module calls.
-const CALLED: [&str; 7] = [
+const CALLED: [&str; 9] = [
     "CheckStatus",
     "DeregisterEngine",
+    "ForgetEngine",
     "GetEngine",
     "Heartbeat",
+    "InactivateEngine",
     "ListEngines",
     "RegisterEngine",
     "WhoAmI",
