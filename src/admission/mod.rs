@@ -29,6 +29,24 @@ pub(crate) fn descriptors() -> usize {
         .unwrap_or(usize::MAX)
 }
 
+/// How many of `descriptors` may be connections: a quarter, up to 256, stays free for files, HTTP and
+/// what else a process opens.
+pub(crate) fn room(descriptors: usize) -> usize {
+    let others = (descriptors / 4).clamp(32, 256);
+    descriptors.saturating_sub(others).max(8)
+}
+
+/// How many of these connections are a DPM's own, to its engines: each engine takes one of each kind.
+pub(crate) fn outgoing(descriptors: usize) -> usize {
+    if descriptors < 1024 {
+        return descriptors.saturating_sub(64) / 10;
+    }
+    (room(descriptors) / 2).min(MOST_OUTGOING)
+}
+
+/// More than any registry has engines.
+const MOST_OUTGOING: usize = 1 << 20;
+
 /// Lets this process open as many file descriptors as its system allows: for programs alone, since
 /// a library's process is not its own.
 pub(crate) fn raise_descriptors() {
@@ -54,5 +72,33 @@ impl Network {
 
     pub(crate) fn is_loopback(self) -> bool {
         self.0.is_loopback()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_to_others() {
+        assert_eq!(room(20_000), 19_744);
+        assert_eq!(room(4096), 3840);
+        assert_eq!(room(1024), 768);
+        assert_eq!(room(256), 192);
+        assert_eq!(room(64), 32);
+        assert_eq!(room(20), 8);
+    }
+
+    #[test]
+    fn connections_to_engines_leave_room_for_those_of_callers() {
+        for (descriptors, own) in [(20, 0), (64, 0), (128, 6), (256, 19), (1024, 384)] {
+            assert_eq!(outgoing(descriptors), own, "{descriptors}");
+        }
+        for descriptors in [20, 64, 128, 256, 512, 1023, 1024, 20_000, usize::MAX] {
+            assert!(
+                outgoing(descriptors) <= room(descriptors) / 2,
+                "{descriptors}"
+            );
+        }
     }
 }

@@ -1,32 +1,33 @@
 //! One dial-back: is this the engine that it says it is?
 
-use std::error::Error;
+use std::error::Error as _;
 use std::pin::pin;
 use std::ptr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
-use super::dialer::{DialError, Dialer};
+use super::dialer::Dialer;
+use super::failures::{
+    FEW_DESCRIPTORS, has_no_descriptor, no_connection, no_tls, not_dialled, not_proved, refused,
+};
 use super::lanes::Place;
 use super::options::MonitorOptions;
 use super::pulse::Pulse;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus, FailureKind};
-use crate::grpc::tls::ClientFailure;
 use crate::grpc::{
-    AttachIdentityLayer, ConnectError, Connection, Module, OwnKey, call, cause, code_name, is_late,
-    is_proved, kind_of, refusal_of, summary_and_detail, up_to,
+    AttachIdentityLayer, Connection, Module, call, code_name, is_late, refusal_of, up_to,
 };
 use crate::jose::Fingerprint;
 use crate::proto::engine::CheckStatusRequest;
 use crate::proto::engine::engine_service_client::EngineServiceClient;
 use crate::registry::{AddressRules, CheckOutcome, EngineRegistry};
+use crate::token::Reason;
 use crate::token::proof::EngineClaim;
-use crate::token::{Reason, Refusal};
 use crate::trust::{Deployment, KeySet, OwnDeployment};
 
 /// What all checks share.
@@ -50,6 +51,8 @@ pub(super) struct Checker {
     /// How many checks in a row have failed, of the engine as it was registered then.
     pub(super) failures: u32,
     registered_at: Option<SystemTime>,
+    /// Whether the last check was not made, for want of file descriptors.
+    is_postponed: bool,
     /// Its owner as it was when the engine proved itself last.
     pub(super) vouched: Option<Arc<Deployment>>,
 }
@@ -65,6 +68,8 @@ struct Link {
     round_trip: Option<Duration>,
     /// Whether the connection has TLS.
     has_tls: bool,
+    /// What allows it to be kept.
+    kept: Option<OwnedSemaphorePermit>,
 }
 
 /// What a connection was made for. If any of it changes, the engine is dialled again.
@@ -97,6 +102,7 @@ impl Checker {
             link: None,
             failures: 0,
             registered_at: None,
+            is_postponed: false,
             vouched: None,
         }
     }
@@ -123,6 +129,10 @@ impl Checker {
         let is_slow = is_late || began.elapsed() >= options.connection.connect_timeout;
         if is_slow && failure.kind != FailureKind::NotDialled && pulse.was_late_since(began) {
             return None;
+        }
+        if std::mem::take(&mut self.is_postponed) {
+            let is_ready = engine.status == EngineStatus::Ready;
+            return (!is_ready).then_some(CheckOutcome::Failed(failure));
         }
         self.failures = self.failures.saturating_add(1);
         // Whatever answered, the next check begins with a connection and a proof of its own; that
@@ -181,9 +191,31 @@ impl Checker {
             let _place = context.checking.acquire().await;
             return self.prove(engine, parties).await;
         }
+        let outcome = self.dial(engine, parties).await;
+        if let Some(link) = &mut self.link {
+            link.kept = Arc::clone(&context.dialer.kept).try_acquire_owned().ok();
+            // Beyond what may be kept, each check has a connection of its own.
+            self.link.take_if(|link| link.kept.is_none());
+        }
+        outcome
+    }
+
+    /// Dials `engine` in its deployment's turn, and has it prove itself.
+    async fn dial(
+        &mut self,
+        engine: &Engine,
+        parties: (Arc<Deployment>, Arc<OwnDeployment>),
+    ) -> Result<CheckOutcome, DialBackFailure> {
+        let context = Arc::clone(&self.context);
         let (lanes, deployment) = (&context.dialer.dialling, &engine.owner.deployment);
         let is_retry = engine.status != EngineStatus::Ready && self.failures > 0;
         let mut place = lanes.take(deployment, is_retry).await;
+        let connect_timeout = context.options.connection.connect_timeout;
+        let passing = timeout(connect_timeout, context.dialer.passing.acquire()).await;
+        let _passing = passing.map_err(|_elapsed| {
+            self.is_postponed = true;
+            not_dialled(FEW_DESCRIPTORS)
+        })?;
         if !is_retry {
             {
                 // Who answers is done by then. The rest dials on as retries do.
@@ -255,6 +287,10 @@ impl Checker {
         let layer = module.layer_for(&route.deployment);
         let identity = layer.map_err(|error| not_dialled(error.to_string()))?;
         let connection = dialer.dial(engine, &owner.name).await;
+        if connection.as_ref().is_err_and(has_no_descriptor) {
+            self.is_postponed = true;
+            return Err(not_dialled(FEW_DESCRIPTORS));
+        }
         Ok(self.link.insert(Link {
             route,
             identity,
@@ -262,6 +298,7 @@ impl Checker {
             proved: None,
             round_trip: None,
             has_tls: dialer.connection.tls.is_some(),
+            kept: None,
         }))
     }
 }
@@ -393,14 +430,6 @@ pub(super) fn check_owner(
     Ok(Arc::clone(deployment))
 }
 
-fn not_dialled(detail: impl Into<Arc<str>>) -> DialBackFailure {
-    DialBackFailure::new(FailureKind::NotDialled, detail)
-}
-
-fn not_reached(detail: impl Into<Arc<str>>) -> DialBackFailure {
-    DialBackFailure::new(FailureKind::NotReached, detail)
-}
-
 /// How many checks over open connections are under way at once: more would only wait for each other
 /// here, and be late for that.
 pub(super) const MOST_CHECKS: usize = 256;
@@ -410,81 +439,3 @@ const TIMEOUT_SETTING: &str = "ataccama.one.dpm.registry.grpc-checker-timeout";
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Of everything that the far side sends from one check to the next, framing included.
 const MAX_READ_BYTES: u64 = 1024 * 1024;
-
-fn no_connection(error: &DialError, engine: &Engine) -> DialBackFailure {
-    match error {
-        DialError::Refused(refusal) => {
-            not_dialled(refusal.to_string()).with_reason(Reason::AddressNotAllowed.as_str())
-        }
-        DialError::Connect(error) => not_connected(&**error, engine),
-        DialError::Resolve(_) => {
-            not_reached(format!("`{}`: {}", engine.address.hostname(), cause(error)))
-        }
-    }
-}
-
-fn not_connected(error: &(dyn Error + 'static), engine: &Engine) -> DialBackFailure {
-    let authority = engine.address.authority();
-    match ConnectError::find_in(error) {
-        Some(plaintext @ ConnectError::Plaintext(_)) => not_dialled(plaintext.to_string()),
-        Some(ConnectError::Tls(_, failure)) => no_tls(failure, engine),
-        Some(error) => not_reached(format!(
-            "{}; is it running, and is {authority} where it listens?",
-            cause(error)
-        )),
-        None => not_reached(format!("no connection to {authority}")),
-    }
-}
-
-fn no_tls(failure: &ClientFailure, engine: &Engine) -> DialBackFailure {
-    let authority = engine.address.authority();
-    let why = failure.in_own_words();
-    not_reached(format!("no TLS with {authority}: {why}"))
-}
-
-/// The engine's half of the pair: it does not accept this module.
-fn refused(reason: Reason, status: &Status, engine: &Engine, module: &Module) -> DialBackFailure {
-    let unproved = if is_proved(status) {
-        ""
-    } else {
-        " (unproved: the refusal is not signed)"
-    };
-    let (own, owner) = (module.own(), &engine.owner.deployment);
-    let own_key = OwnKey::refused_for(reason);
-    let what = match own_key {
-        Some(key) => key.describe(&format!("`{owner}`"), own.key_id.as_str()),
-        None if reason == Reason::RoleMissing => {
-            format!("`{owner}` gives this module no impersonation role")
-        }
-        None => reason.summary().to_owned(),
-    };
-    let help = match own_key {
-        Some(OwnKey::Unknown | OwnKey::Differs) => {
-            "on the engine's host, in its home folder: countersign doctor --home .".to_owned()
-        }
-        // The help of a role that is missing.
-        Some(OwnKey::Revoked) | None => reason.help().replace("<caller>", own.issuer()),
-    };
-    DialBackFailure::new(FailureKind::Refused, format!("{what}{unproved}; {help}"))
-        .with_reason(reason.as_str())
-}
-
-/// This module's half of the pair: what answered is not the owner as this file knows it.
-fn not_proved(refusal: &Refusal, engine: &Engine, module: &Module) -> DialBackFailure {
-    let owner = &engine.owner.deployment;
-    let trust = module.trust().current();
-    let keys: Vec<_> = trust
-        .deployment(owner)
-        .into_iter()
-        .flat_map(|deployment| deployment.active_keys())
-        .map(|key| key.key_id.as_str())
-        .collect();
-    let detail = format!(
-        "{}; {} answered; keys of `{owner}` here: {}; {}",
-        summary_and_detail(refusal),
-        engine.address.authority(),
-        keys.join(", "),
-        refusal.help()
-    );
-    DialBackFailure::new(kind_of(refusal), detail).with_reason(refusal.reason.as_str())
-}

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::lanes::Lanes;
 use super::options::Resolver;
+use crate::admission::{descriptors, outgoing};
 use crate::engine::{Engine, EngineAddress};
 use crate::grpc::{Connection, ConnectionOptions, Target};
 use crate::identity::DeploymentName;
@@ -27,6 +28,9 @@ pub(super) struct Dialer {
     resolving: Permits,
     /// Dial-backs under way.
     pub(super) dialling: Lanes,
+    /// Connections that are being made, and those that are kept: all that there may be.
+    pub(super) passing: Semaphore,
+    pub(super) kept: Arc<Semaphore>,
 }
 
 /// Why an engine's address is not dialled, or not reached.
@@ -46,12 +50,15 @@ impl Dialer {
         resolver: Resolver,
         connection: ConnectionOptions,
     ) -> Self {
+        let most = outgoing(descriptors()).max(FEWEST);
         Self {
             policy,
             resolver,
             connection,
             resolving: Permits::default(),
             dialling: Lanes::default(),
+            passing: Semaphore::new(most.div_ceil(4)),
+            kept: Arc::new(Semaphore::new(most / 4 * 3)),
         }
     }
 
@@ -183,6 +190,8 @@ fn may_be_local(address: IpAddr) -> bool {
     is_local(address).unwrap_or(true)
 }
 
+/// How many connections there may be where file descriptors are few.
+const FEWEST: usize = 4;
 /// A name with more addresses than this may be an attempt to have many hosts dialled.
 const MOST_DIALLED: usize = 8;
 const AT_ONCE: usize = 8;

@@ -3,6 +3,7 @@
 mod check;
 mod dialer;
 mod duplicate;
+mod failures;
 mod lanes;
 mod monitor;
 mod options;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::monitor::{Monitor, log_failure};
 use super::options::MonitorOptions;
 use super::service::EngineRegistryService;
+use crate::admission::{descriptors, outgoing, room};
 use crate::engine::EngineStatus;
 use crate::grpc::{Drained, MethodRules, Module, Rule, ServeError, ServerOptions};
 use crate::http::Access;
@@ -115,6 +116,11 @@ impl Dpm {
         } = self;
         let http = program.http.iter();
         let own = http.filter_map(|(listener, _)| listener.local_addr().ok());
+        // The dial-backs have the rest.
+        let all = descriptors();
+        let connections = &mut program.server.connections;
+        let callers = room(all).saturating_sub(outgoing(all));
+        connections.total = connections.total.min(callers);
         let policy = AddressPolicy::new(own.chain([program.address]).collect(), addresses);
         let module = program.module.clone();
         let engines = Monitor::new(module, Arc::clone(&registry), policy, monitor);

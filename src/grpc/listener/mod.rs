@@ -10,7 +10,7 @@ mod stream;
 
 use std::time::Duration;
 
-use crate::admission::{Bounds, descriptors};
+use crate::admission::{Bounds, descriptors, room};
 
 pub(super) use acceptor::Acceptor;
 pub(super) use stream::{arrived, verified};
@@ -81,26 +81,5 @@ impl ConnectionLimits {
             first_request: self.first_request,
             age: self.age + self.age_grace,
         }
-    }
-}
-
-/// How many of `descriptors` may be connections.
-fn room(descriptors: usize) -> usize {
-    let others = (descriptors / 4).clamp(32, 256);
-    descriptors.saturating_sub(others).max(8)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::room;
-
-    #[test]
-    fn connections_leave_descriptors_to_others() {
-        assert_eq!(room(20_000), 19_744);
-        assert_eq!(room(4096), 3840);
-        assert_eq!(room(1024), 768);
-        assert_eq!(room(256), 192);
-        assert_eq!(room(64), 32);
-        assert_eq!(room(20), 8);
     }
 }

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use countersign::Module;
+use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use countersign::trust::OwnDeployment;
 use tokio::time::Instant;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower_layer::Layer as _;
 
 use super::process::{Homes, Process};
-use crate::support::world::channel;
+use crate::support::impostor::Impostor;
+use crate::support::world::{channel, fresh_id, registration_of};
 
 /// A valid call is answered within this time, whatever else is connected.
 const PROMPT: Duration = Duration::from_secs(1);
@@ -88,6 +93,44 @@ async fn accepting_that_fails_with_no_connection_to_close_uses_no_processor_and_
     dpm.limit_descriptors(256);
     assert_eq!(dpm.who_am_i(&homes).await.unwrap(), "dpe-dev");
     drop(waiting);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dpm_with_more_engines_than_descriptors_serves_callers_and_takes_a_revocation() {
+    let homes = Homes::new();
+    let dpm = homes.dpm(
+        128,
+        &["countersign.registry.max-new-engines-per-second=1000"],
+    );
+    let module = Module::load(homes.path().join("dpe")).unwrap();
+    let identity = module
+        .client_layer("dpm-dev", countersign::Transport::loopback())
+        .unwrap();
+    let channel = identity.layer(channel(dpm.address).await);
+    let mut client = EngineRegistryServiceClient::new(channel);
+    for _ in 0..150 {
+        let (id, key) = (fresh_id(), OwnDeployment::clone(&module.own()));
+        let (address, _engine) = Impostor::serve(&id.to_string(), Some(key)).await;
+        let registration = registration_of(id, address);
+        client.register_engine(registration).await.unwrap();
+    }
+    for _ in 0..150 {
+        let line = dpm.says(" newStatus=");
+        assert!(line.contains("newStatus=READY"), "{line}");
+    }
+
+    let used = dpm.descriptors();
+    for _ in 0..20 {
+        assert_eq!(dpm.who_am_i(&homes).await.unwrap(), "dpe-dev");
+    }
+    let failed = dpm.said();
+    homes.revoke("dpe-dev");
+    dpm.says(" configReloaded ");
+    let left = dpm.says(" newStatus=");
+
+    assert!(used < 96, "{used}");
+    assert!(left.contains("newStatus=DISCONNECTED"), "{left}");
+    assert_eq!(failed, [""; 0]);
 }
 
 /// Opens a connection that has sent a request; the listener runs by then.

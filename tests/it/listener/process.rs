@@ -46,6 +46,23 @@ impl Homes {
         self.start("dpm", &format!("ulimit -n {descriptors}; exec"), sets)
     }
 
+    /// Has the DPM's file revoke every key of `deployment`.
+    pub(super) fn revoke(&self, deployment: &str) {
+        let revoked = Command::new(BINARY)
+            .args([
+                "revoke",
+                "--home",
+                "dpm",
+                "--deployment",
+                deployment,
+                "--yes",
+            ])
+            .current_dir(self.path())
+            .output()
+            .unwrap();
+        assert!(revoked.status.success(), "{revoked:?}");
+    }
+
     /// Starts `module` by a shell's `prefix`.
     pub(super) fn start(&self, module: &str, prefix: &str, sets: &[&str]) -> Process {
         let mut command = Command::new("sh");
