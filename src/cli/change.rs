@@ -1,5 +1,6 @@
 //! What a command changes in files: shown, asked about, reported.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _};
@@ -117,21 +118,33 @@ impl Next {
 
 /// Says what a person should know before a change is made.
 pub(super) fn warn_of(change: &Change, console: &Console) {
+    let mut tightened: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for file in &change.files {
-        let path = file.path.display();
-        if let Some((before, after)) = file.mode_change() {
+        if let Some(modes) = file.mode_change() {
             let who = fs::metadata(&file.path).map(|about| {
                 let owner = name_of(about.uid(), "/etc/passwd");
                 let group = name_of(about.gid(), "/etc/group");
                 format!(" (owner {owner}, group {group})")
             });
-            console.warn(&format!(
-                "permissions tightened from {before:04o} to {after:04o} for a private key: only the \
-                 owner and the group of `{path}` can read it then{}; if the module runs as another \
-                 user, give it to that one with `chown`",
-                who.unwrap_or_default()
-            ));
+            let alike = tightened.entry((modes, who.unwrap_or_default()));
+            alike.or_default().push(file.path.display());
         }
+    }
+    for (((before, after), who), paths) in tightened {
+        let (first, more) = (paths.first().into_iter(), paths.len() - 1);
+        let first: String = first.map(|path| format!("`{path}`")).collect();
+        let more = match more {
+            0 => String::new(),
+            more => format!(", and those of {}", counted(more, "other file")),
+        };
+        console.warn(&format!(
+            "permissions tightened from {before:04o} to {after:04o} for a private key: only the \
+             owner and the group of {first} can read it then{who}{more}; if the module runs as \
+             another user, give it to that one with `chown`"
+        ));
+    }
+    for file in &change.files {
+        let path = file.path.display();
         for (variable, setting) in file.overridden() {
             console.warn(&format!(
                 "the variable `{variable}` of this shell overrides `{setting}` in `{path}`: a module \

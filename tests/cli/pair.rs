@@ -836,10 +836,18 @@ fn engines_are_paired_with_one_dpm_in_one_plan() {
 #[test]
 fn thirty_engines_are_one_command_of_less_than_60_lines() {
     let folder = Folder::new();
+    for n in 1..=30 {
+        let file = format!("e{n}/etc/application.properties");
+        folder.write(&file, "server.port=0\n");
+        fs::set_permissions(folder.path(&file), fs::Permissions::from_mode(0o644)).unwrap();
+    }
 
     let run = folder.run(&with_engines(30)).exits(0);
 
-    assert!(run.stdout.lines().count() < 60, "{run:#?}");
+    let lines = run.stdout.lines().chain(run.stderr.lines());
+    assert!(lines.count() < 60, "{run:#?}");
+    let others = "and those of 29 other files";
+    assert!(run.stderr.contains(others), "{}", run.stderr);
     assert!(run.stdout.contains("checked 31 files"), "{run:#?}");
     assert!(run.stdout.contains("\ndpe-30-dev "), "{run:#?}");
 }
