@@ -99,6 +99,7 @@ impl Monitor {
         } = &*self.context;
         let (soon, trust) = (self.context.options.soon(), module.trust().load());
         for engine in registry.all().await? {
+            registry.note(&engine);
             if let Err(failure) = check_owner(&trust, &engine, module) {
                 let failed = CheckOutcome::Failed(failure);
                 log_failure(registry, registry.record_check(&engine, &failed).await);

@@ -137,9 +137,7 @@ impl EngineRegistryService {
             .map_err(|error| self.status(&error, &caller))?;
         drop(turn);
         self.notice(&engine);
-        // A crash must not take back what the caller was given.
-        let flushed = self.registry.flush().await;
-        let durable = flushed.map_err(|error| self.status(&error, &caller))?;
+        let durable = self.flush(&caller).await?;
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::RegisterEngineResponse {
             engine,
@@ -150,6 +148,12 @@ impl EngineRegistryService {
 
     fn named_interval(&self) -> Option<prost_types::Duration> {
         self.heartbeat_interval?.try_into().ok()
+    }
+
+    /// Waits until a crash would not take back what was done for `caller`; returns `false` if it may.
+    async fn flush(&self, caller: &Caller) -> Result<bool, Status> {
+        let flushed = self.registry.flush().await;
+        flushed.map_err(|error| self.status(&error, caller))
     }
 
     /// Has an engine that is not READY checked, since it has just shown that it lives.
@@ -283,8 +287,7 @@ impl Service for EngineRegistryService {
         let engine = removed.map_err(|error| self.status(&error, &caller))?;
         // Its task looks, sees that it left, and ends.
         self.monitor.check_now(engine.id);
-        let flushed = self.registry.flush().await;
-        flushed.map_err(|error| self.status(&error, &caller))?;
+        self.flush(&caller).await?;
         Ok(Response::new(wire::DeregisterEngineResponse {}))
     }
 
@@ -298,6 +301,7 @@ impl Service for EngineRegistryService {
         let done = self.registry.inactivate(owner.as_ref(), id).await;
         let engine = done.map_err(|error| self.status(&error, &caller))?;
         self.monitor.check_now(id);
+        self.flush(&caller).await?;
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::InactivateEngineResponse { engine }))
     }
@@ -312,6 +316,7 @@ impl Service for EngineRegistryService {
         let done = self.registry.forget(owner.as_ref(), id).await;
         done.map_err(|error| self.status(&error, &caller))?;
         self.monitor.check_now(id);
+        self.flush(&caller).await?;
         Ok(Response::new(wire::ForgetEngineResponse {}))
     }
 

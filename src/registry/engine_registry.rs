@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::stale::Stale;
 use super::store::{Condition, EngineStore, Expected};
 use super::{Creations, Limits, Registrant, RegistryError};
 use crate::clock::Clock;
@@ -48,6 +49,7 @@ pub struct EngineRegistry {
     /// The status that the log has, of engines whose status has changed since.
     unlogged: Mutex<HashMap<EngineId, EngineStatus>>,
     failures: Mutex<Ledger<String>>,
+    stale: Mutex<Stale>,
 }
 
 /// How many kinds of events of engines are counted one by one, and how many lines a minute each
@@ -78,6 +80,7 @@ impl EngineRegistry {
             news: Mutex::new(Ledger::new(MOST_NEWS, BURST)),
             unlogged: Mutex::default(),
             failures: Mutex::new(Ledger::new(MOST_CAUSES, 1)),
+            stale: Mutex::default(),
         }
     }
 
@@ -295,6 +298,9 @@ impl EngineRegistry {
                 Ok(Some(engine))
             })
             .await?;
+        if updated.status_changed() && updated.after.status == EngineStatus::Ready {
+            self.replace_stale(&updated.after).await;
+        }
         let reason_changed = updated.before.status_reason != updated.after.status_reason;
         self.report_status(&updated, None);
         if let Some(failure) = &updated.after.dial_back_failure
@@ -353,20 +359,6 @@ impl EngineRegistry {
     fn count(&self, new: &Engine, creations: &mut Creations) -> Result<(), RegistryError> {
         let per_second = self.limits.max_new_engines_per_second;
         creations.count(&new.owner.deployment, per_second, new.registered_at)
-    }
-
-    /// Forgets the INACTIVE engine of `deployment` that was not seen for longest. Returns `true` if
-    /// there was one.
-    async fn forget_one(&self, deployment: &str) -> Result<bool, RegistryError> {
-        let Some(oldest) = self.store.stalest(deployment).await? else {
-            return Ok(false);
-        };
-        // Where it has just come back, the caller looks again.
-        if self.store.remove(oldest.engine.id, oldest.revision).await? {
-            lock(&self.unlogged).remove(&oldest.engine.id);
-            events::forget_engine(&oldest.engine, NO_ROOM);
-        }
-        Ok(true)
     }
 
     /// Renews the registration of a known engine with what `new` says. A move to another address
@@ -441,6 +433,9 @@ impl EngineRegistry {
     /// Logs the status of an engine once it may, if the log has another.
     fn report_status(&self, updated: &Updated, reason: Option<&str>) {
         let Updated { before, after } = updated;
+        if updated.status_changed() {
+            self.note(after);
+        }
         let mut unlogged = lock(&self.unlogged);
         let (kind, now) = ((after.id, News::Status), Instant::now());
         let (admitted, why) = if updated.status_changed() {
@@ -499,8 +494,6 @@ fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {
 }
 
 const NOT_CHECKED: &str = "registered; not checked yet";
-const NO_ROOM: &str =
-    "An inactive engine was removed: its deployment has reached its limit of engines.";
 const PAGE: usize = 1000;
 
 #[cfg(test)]

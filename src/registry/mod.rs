@@ -2,6 +2,7 @@
 
 mod address_policy;
 mod engine_registry;
+mod stale;
 pub mod store;
 
 use std::collections::HashMap;

@@ -833,8 +833,11 @@ fn engines_are_paired_with_one_dpm_in_one_plan() {
     assert_eq!(hostname, "f.example");
 }
 
+#[cfg(unix)]
 #[test]
 fn thirty_engines_are_one_command_of_less_than_60_lines() {
+    use std::os::unix::fs::PermissionsExt as _;
+
     let folder = Folder::new();
     for n in 1..=30 {
         let file = format!("e{n}/etc/application.properties");

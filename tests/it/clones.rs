@@ -15,7 +15,7 @@ use crate::support::impostor::Impostor;
 use crate::support::logs::Logs;
 use crate::support::relay::Relay;
 use crate::support::world::{
-    Keys, RegistryClient, RunningDpe, RunningDpm, free_port, fresh_id, registration_of,
+    Keys, RegistryClient, RunningDpe, RunningDpm, free_port, fresh_id, registration_of, soon,
 };
 
 fn fresh_instance() -> String {
@@ -226,4 +226,27 @@ async fn engine_calls_as_often_as_the_dpm_says() {
 
     assert_eq!(seen.status, EngineStatus::Ready);
     dpe.stop().await;
+}
+
+#[tokio::test]
+async fn engine_that_lost_its_storage_replaces_its_old_record_at_its_address() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let lost = RunningDpe::start(keys.dpe_module(), dpm.address);
+    let (old, port) = (lost.id, lost.address.port());
+    dpm.engine_is(old, EngineStatus::Ready).await;
+    lost.kill().await;
+    dpm.engine_is(old, EngineStatus::Disconnected).await;
+    let home = tempfile::tempdir().unwrap();
+
+    let new = RunningDpe::start_at(port, keys.dpe_module(), dpm.address, home.path(), |_| ());
+
+    dpm.engine_is(new.id, EngineStatus::Ready).await;
+    let left = async {
+        while dpm.registry.find(old).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the end of the old record", left).await;
+    new.stop().await;
 }

@@ -803,3 +803,62 @@ async fn another_deployment_neither_inactivates_nor_forgets_an_engine() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn new_engine_that_proves_itself_at_the_same_address_replaces_the_stale_ones() {
+    let world = World::new();
+    let lost = world.ready(1).await;
+    world.checked(&lost, failed("gone")).await;
+    world.register("dpe-dev", 2).await.unwrap();
+    world
+        .registry
+        .deregister(&caller("dpe-dev"), id(2))
+        .await
+        .unwrap();
+    // These stay: of another deployment, elsewhere, and one that is not stale.
+    for (deployment, n, port) in [("dpe-other", 3, 8532), ("dpe-dev", 4, 8533)] {
+        let engine = world.register_at(deployment, n, port).await.unwrap();
+        let engine = world.checked(&engine, CheckOutcome::Proved).await;
+        world.checked(&engine, failed("gone")).await;
+    }
+    world.register("dpe-dev", 5).await.unwrap();
+    let new = world.register("dpe-dev", 6).await.unwrap();
+
+    let lines = logged(async {
+        world.checked(&new, CheckOutcome::Proved).await;
+    })
+    .await;
+
+    let left = world.registry.all().await.unwrap();
+    let left: Vec<_> = left.iter().map(|engine| engine.id).collect();
+    assert_eq!(left, [3, 4, 5, 6].map(id));
+    let forgotten = lines.iter().filter(|line| *line == "forgetEngine");
+    assert_eq!(forgotten.count(), 2);
+}
+
+#[tokio::test]
+async fn engine_that_came_back_elsewhere_is_not_replaced() {
+    let world = World::new();
+    let lost = world.ready(1).await;
+    world.checked(&lost, failed("gone")).await;
+    world.register_at("dpe-dev", 1, 8533).await.unwrap();
+    let new = world.register("dpe-dev", 2).await.unwrap();
+
+    world.checked(&new, CheckOutcome::Proved).await;
+
+    assert_eq!(world.registry.all().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn stale_records_of_before_a_restart_are_replaced_once_they_are_noted() {
+    let world = World::new();
+    let lost = world.ready(1).await;
+    let lost = world.checked(&lost, failed("gone")).await;
+    *lock(&world.registry.stale) = Stale::default();
+    world.registry.note(&lost);
+    let new = world.register("dpe-dev", 2).await.unwrap();
+
+    world.checked(&new, CheckOutcome::Proved).await;
+
+    assert_eq!(world.registry.find(id(1)).await.unwrap(), None);
+}
