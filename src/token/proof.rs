@@ -60,7 +60,7 @@ pub struct EngineClaim {
 
 impl EngineClaim {
     /// Names the engine `id` at `address`, and its process.
-    pub fn new(id: EngineId, address: &EngineAddress, instance: Option<Instance>) -> Self {
+    pub(crate) fn new(id: EngineId, address: &EngineAddress, instance: Option<Instance>) -> Self {
         Self {
             id: id.to_string(),
             hostname: address.hostname().to_owned(),
