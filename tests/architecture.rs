@@ -36,7 +36,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 6612),
     ("diagnostic", 593),
     ("dpe", 623),
-    ("dpm", 1776),
+    ("dpm", 1788),
     ("engine", 302),
     ("failure", 107),
     ("files", 101),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 37949;
+const TOTAL: usize = 37961;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

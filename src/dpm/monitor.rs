@@ -39,9 +39,17 @@ pub struct Monitor {
 
 #[derive(Debug, Default)]
 struct Tasks {
-    /// Who waits for the next check of an engine, and by when that was last asked for.
-    wake: HashMap<EngineId, watch::Sender<Instant>>,
+    /// Who waits for the next check of an engine, and which was last asked for.
+    wake: HashMap<EngineId, watch::Sender<Asked>>,
     running: JoinSet<()>,
+}
+
+/// A check that is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    by: Instant,
+    /// How long the last check must have been over.
+    after: Duration,
 }
 
 impl Monitor {
@@ -105,9 +113,9 @@ impl Monitor {
                 log_failure(registry, registry.record_check(&engine, &failed).await);
             }
             match engine.status {
-                EngineStatus::Ready => self.check_by(engine.id, up_to(soon)),
+                EngineStatus::Ready => self.check_in(up_to(soon), engine.id, MIN_PAUSE),
                 EngineStatus::Inactive => {}
-                _ => self.check_by(engine.id, soon + up_to(soon)),
+                _ => self.check_in(soon + up_to(soon), engine.id, MIN_PAUSE),
             }
         }
         Ok(())
@@ -115,20 +123,28 @@ impl Monitor {
 
     /// Has `engine` checked as soon as its running check, if any, is over.
     pub fn check_now(&self, engine: EngineId) {
-        self.check_by(engine, Duration::ZERO);
+        self.check_in(Duration::ZERO, engine, MIN_PAUSE);
     }
 
-    /// Has `engine` checked in `time` at the latest.
-    fn check_by(&self, engine: EngineId, time: Duration) {
+    /// Has `engine` checked, which called while it was not READY: as often as the first retry
+    /// follows, however often it calls.
+    pub(super) fn heard(&self, engine: EngineId) {
+        let after = self.context.options.soon().max(MIN_PAUSE);
+        self.check_in(Duration::ZERO, engine, after);
+    }
+
+    /// Has `engine` checked in `time` at the latest, and so long after its last check.
+    fn check_in(&self, time: Duration, engine: EngineId, after: Duration) {
         let by = Instant::now() + time;
+        let asked = Asked { by, after };
         let mut tasks = self.lock();
         if let Some(wake) = tasks.wake.get(&engine).filter(|wake| !wake.is_closed()) {
-            wake.send_replace(by);
+            wake.send_replace(asked);
             return;
         }
         // What has ended is forgotten, so that the set does not grow.
         while tasks.running.try_join_next().is_some() {}
-        let (wake, woken) = watch::channel(by);
+        let (wake, woken) = watch::channel(asked);
         tasks.wake.insert(engine, wake);
         let keeper = Keeper {
             engine,
@@ -168,7 +184,7 @@ impl Monitor {
                 Ok(owner) if was.is_none_or(|was| !Arc::ptr_eq(was, &owner)) => Duration::ZERO,
                 Ok(_) => up_to(self.context.options.soon()),
             };
-            self.check_by(engine.id, within);
+            self.check_in(within, engine.id, MIN_PAUSE);
         }
         Ok(())
     }
@@ -183,7 +199,7 @@ struct Keeper {
     engine: EngineId,
     context: Arc<Context>,
     tasks: Weak<Mutex<Tasks>>,
-    woken: watch::Receiver<Instant>,
+    woken: watch::Receiver<Asked>,
 }
 
 impl Keeper {
@@ -191,7 +207,7 @@ impl Keeper {
         let context = Arc::clone(&self.context);
         let options = &context.options;
         let mut checker = Checker::new(Arc::clone(&context));
-        let first = *self.woken.borrow_and_update();
+        let first = self.woken.borrow_and_update().by;
         self.wait(first - Instant::now(), &checker).await;
         loop {
             self.woken.mark_unchanged();
@@ -303,8 +319,8 @@ impl Keeper {
                         return;
                     }
                     // An engine that calls without end is not dialled without end.
-                    let earliest = now + MIN_PAUSE.min(pause);
-                    until = until.min(earliest.max(*self.woken.borrow_and_update()));
+                    let Asked { by, after } = *self.woken.borrow_and_update();
+                    until = until.min(by.max(now + after));
                 }
                 () = checker.ended() => break,
             }
@@ -390,10 +406,12 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 mod tests {
     use std::collections::BTreeSet;
     use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::runtime::Handle;
 
     use super::*;
+    use crate::clock::ManualClock;
     use crate::dpm::Resolver;
     use crate::engine::{EngineAddress, EngineConstraints};
     use crate::identity::Roles;
@@ -404,11 +422,12 @@ mod tests {
 
     /// A DPM of one engine, whose checks a test makes one by one.
     struct World {
+        clock: Arc<ManualClock>,
         module: Module,
         monitor: Monitor,
         keeper: Keeper,
         checker: Checker,
-        _wake: watch::Sender<Instant>,
+        _wake: watch::Sender<Asked>,
     }
 
     impl World {
@@ -417,7 +436,8 @@ mod tests {
             address: EngineAddress,
             change: impl FnOnce(&mut MonitorOptions, Arc<MemoryStore>),
         ) -> Self {
-            let module = testing::pair().dpm;
+            let pair = testing::pair();
+            let (module, clock) = (pair.dpm, pair.clock);
             let store = Arc::new(MemoryStore::default());
             let mut options = MonitorOptions::default();
             change(&mut options, Arc::clone(&store));
@@ -426,7 +446,10 @@ mod tests {
             let policy = AddressPolicy::default();
             let monitor = Monitor::new(module.clone(), Arc::new(registry), policy, options);
             let context = Arc::clone(&monitor.context);
-            let (wake, woken) = watch::channel(Instant::now());
+            let (wake, woken) = watch::channel(Asked {
+                by: Instant::now(),
+                after: MIN_PAUSE,
+            });
             let keeper = Keeper {
                 engine: EngineId::from_random([1; 16]),
                 context: Arc::clone(&context),
@@ -434,6 +457,7 @@ mod tests {
                 woken,
             };
             let world = Self {
+                clock,
                 module,
                 monitor,
                 keeper,
@@ -649,6 +673,50 @@ mod tests {
         let second = Duration::from_secs(1);
         assert!(ready.range(..second).count() > 5, "{ready:?}");
         assert!(new.len() > 5 && new.range(..second).count() == 0, "{new:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn engine_that_calls_without_end_is_dialled_once_a_second() {
+        let dialled = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&dialled);
+        let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+        let world = World::new(address, |options, _| {
+            options.check_disconnected_multiplier = 100.0;
+            options.resolver = Resolver::new(move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(Vec::new())
+            });
+        })
+        .await;
+        let engine = world.keeper.engine;
+        world.monitor.check_now(engine);
+
+        for _ in 0..200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            world.monitor.heard(engine);
+        }
+
+        let dialled = dialled.load(Ordering::SeqCst);
+        assert!((9..=12).contains(&dialled), "{dialled}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn engines_not_seen_are_looked_for_as_often_as_is_set() {
+        let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+        let world = World::new(address, |options, _| {
+            options.inactivate_not_seen_for = Duration::from_secs(60);
+            options.inactivate_period = Duration::from_secs(3);
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        world.clock.advance(Duration::from_secs(61));
+
+        tokio::time::sleep(Duration::from_millis(2_900)).await;
+        let before = world.engine().await.status;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+
+        assert_eq!(before, EngineStatus::New);
+        assert_eq!(world.engine().await.status, EngineStatus::Inactive);
     }
 
     #[test]

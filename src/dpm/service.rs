@@ -136,7 +136,9 @@ impl EngineRegistryService {
             .await
             .map_err(|error| self.status(&error, &caller))?;
         drop(turn);
-        self.notice(&engine);
+        if is_to_check(&engine) {
+            self.monitor.check_now(engine.id);
+        }
         let durable = self.flush(&caller).await?;
         let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::RegisterEngineResponse {
@@ -155,13 +157,11 @@ impl EngineRegistryService {
         let flushed = self.registry.flush().await;
         flushed.map_err(|error| self.status(&error, caller))
     }
+}
 
-    /// Has an engine that is not READY checked, since it has just shown that it lives.
-    fn notice(&self, engine: &Engine) {
-        if engine.status != EngineStatus::Ready || engine.suspect {
-            self.monitor.check_now(engine.id);
-        }
-    }
+/// Returns `true` if an engine that calls is to be checked: it lives, and has not proved itself.
+fn is_to_check(engine: &Engine) -> bool {
+    engine.status != EngineStatus::Ready || engine.suspect
 }
 
 /// Returns the outcome of a call of `RegisterEngine`, for the metrics.
@@ -264,7 +264,9 @@ impl Service for EngineRegistryService {
         let registrant = caller.registrant(&request.get_ref().instance)?;
         let renewed = self.registry.heartbeat(&registrant, id).await;
         let engine = renewed.map_err(|error| self.status(&error, &caller))?;
-        self.notice(&engine);
+        if is_to_check(&engine) {
+            self.monitor.heard(engine.id);
+        }
         let view = caller.view(&engine);
         Ok(Response::new(wire::HeartbeatResponse {
             status: view.status,
