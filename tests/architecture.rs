@@ -31,7 +31,7 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 6673),
     ("admission", 419),
-    ("cli", 4467),
+    ("cli", 4469),
     ("clock", 86),
     ("config", 6612),
     ("diagnostic", 593),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 37961;
+const TOTAL: usize = 37963;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -287,6 +287,8 @@ impl Shown {
     fn in_words(&self) -> String {
         let [registered, seen] =
             [&self.registered_at, &self.last_seen].map(|time| time.as_deref().unwrap_or("never"));
+        let ago = self.seen.map(|seen| age(SystemClock.now(), seen));
+        let seen = ago.map_or_else(|| seen.to_owned(), |ago| format!("{seen}, {ago}"));
         let lines = [
             ("id", self.id.as_str()),
             ("address", &format!("{}:{}", self.hostname, self.port)),
@@ -297,7 +299,7 @@ impl Shown {
             ("environment", &self.environment),
             ("fingerprint", &self.fingerprint),
             ("registered", registered),
-            ("last seen", seen),
+            ("last seen", &seen),
         ];
         let known = lines.iter().filter(|(_, value)| !value.is_empty());
         let lines = known.map(|(name, value)| format!("{name:<14} {value}\n"));
