@@ -131,15 +131,17 @@ pub(super) fn warn_of(change: &Change, console: &Console) {
         }
     }
     for (((before, after), who), paths) in tightened {
-        let (first, more) = (paths.first().into_iter(), paths.len() - 1);
-        let first: String = first.map(|path| format!("`{path}`")).collect();
-        let more = match more {
-            0 => String::new(),
-            more => format!(", and those of {}", counted(more, "other file")),
+        let (first, more) = match paths.as_slice() {
+            [] => continue,
+            [only] => (only, String::new()),
+            [first, others @ ..] => {
+                let count = counted(others.len(), "other file");
+                (first, format!(", and those of {count}"))
+            }
         };
         console.warn(&format!(
             "permissions tightened from {before:04o} to {after:04o} for a private key: only the \
-             owner and the group of {first} can read it then{who}{more}; if the module runs as \
+             owner and the group of `{first}` can read it then{who}{more}; if the module runs as \
              another user, give it to that one with `chown`"
         ));
     }

@@ -79,11 +79,19 @@ impl Dialer {
         destination: &Destination<'_>,
     ) -> Result<Vec<IpAddr>, DialError> {
         // What needs no resolver is judged before it is asked.
-        self.policy.check(destination, &[], may_be_local)?;
+        self.policy.check(destination, &[], |_| true)?;
         let resolved = self
             .resolve(destination.deployment, destination.address)
             .await?;
-        self.policy.check(destination, &resolved, may_be_local)?;
+        let mut local = Vec::new();
+        for address in resolved.iter().map(IpAddr::to_canonical) {
+            // What the system does not say is no reason to refuse the engine, nor to dial it.
+            if is_local(address).map_err(DialError::Resolve)? {
+                local.push(address);
+            }
+        }
+        let is_here = |address| local.contains(&address);
+        self.policy.check(destination, &resolved, is_here)?;
         Ok(resolved)
     }
 
@@ -184,10 +192,6 @@ pub(super) fn is_local(address: IpAddr) -> io::Result<bool> {
             _ => Err(error),
         },
     }
-}
-
-fn may_be_local(address: IpAddr) -> bool {
-    is_local(address).unwrap_or(true)
 }
 
 /// How many connections there may be where file descriptors are few.

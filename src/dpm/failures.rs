@@ -27,13 +27,15 @@ pub(super) const FEW_DESCRIPTORS: &str =
 
 /// Returns `true` if this process could not even begin to connect.
 pub(super) fn has_no_descriptor(error: &DialError) -> bool {
-    let DialError::Connect(error) = error else {
-        return false;
+    let cause = match error {
+        DialError::Resolve(error) => Some(error),
+        DialError::Connect(error) => match ConnectError::find_in(&**error) {
+            Some(ConnectError::Connect(_, error)) => Some(error),
+            _ => None,
+        },
+        DialError::Refused(_) => None,
     };
-    let Some(ConnectError::Connect(_, error)) = ConnectError::find_in(&**error) else {
-        return false;
-    };
-    let why = Errno::from_io_error(error);
+    let why = cause.and_then(Errno::from_io_error);
     why.is_some_and(|why| [Errno::MFILE, Errno::NFILE].contains(&why))
 }
 

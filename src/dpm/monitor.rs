@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::check::{Checker, Context, MOST_CHECKS, check_owner};
 use super::dialer::Dialer;
@@ -382,7 +382,9 @@ async fn follow_trust(
 async fn inactivate(context: Arc<Context>) {
     let limit = context.options.inactivate_not_seen_for;
     let period = context.options.inactivate_period;
-    let mut ticks = interval(period.min(limit).max(MIN_PAUSE));
+    let every = period.min(limit).max(MIN_PAUSE);
+    // After a start, engines that the registry has from before have time to call.
+    let mut ticks = interval_at(Instant::now() + every.max(LEASE), every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -400,6 +402,8 @@ pub(super) fn log_failure<T>(registry: &EngineRegistry, done: Result<T, Registry
     }
 }
 
+/// Three heartbeats, as engines call by default.
+const LEASE: Duration = Duration::from_secs(15);
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
