@@ -7,6 +7,8 @@
 //! of 1,000,000 engines takes to open, and how long a page of 1,000 of them takes.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
     clippy::print_stdout,
     reason = "a bench on its own registry"
 )]

@@ -31,7 +31,7 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 6673),
     ("admission", 419),
-    ("cli", 4471),
+    ("cli", 4469),
     ("clock", 86),
     ("config", 6612),
     ("diagnostic", 593),
@@ -48,17 +48,17 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1787),
     ("proto", 162),
-    ("registry", 1512),
+    ("registry", 1506),
     ("secret", 22),
     ("storage", 329),
-    ("telemetry", 1698),
+    ("telemetry", 1704),
     ("testing", 51),
     ("token", 1798),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 37973;
+const TOTAL: usize = 37971;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

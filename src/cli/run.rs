@@ -24,7 +24,6 @@ use crate::diagnostic::CommandLine;
 use crate::dpe::Dpe;
 use crate::dpm::Dpm;
 use crate::grpc::{Drained, Module, ServeError, cause};
-use crate::registry::store::OpenError;
 use crate::storage::StorageError;
 use crate::telemetry::{self, Ledger, Losses, events};
 
@@ -208,8 +207,7 @@ async fn follow(mut losses: watch::Receiver<Losses>, module: &Module) -> Infalli
 
 fn refused(error: &StartError) -> Refused {
     let kind = match error {
-        StartError::Storage(StorageError::InUse { .. })
-        | StartError::Registry(OpenError::InUse(_)) => Kind::Taken,
+        StartError::Storage(StorageError::InUse { .. }) => Kind::Taken,
         _ => Kind::Unreadable,
     };
     let failure = Refused::new(kind, cause(error));

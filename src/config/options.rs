@@ -262,11 +262,13 @@ fn store(reader: &mut Reader<'_>) -> RegistryStore {
                 "names a store that this version does not support; use `file:` or `memory:`",
             );
         }
-        let path = text.strip_prefix("file:");
-        let path = path.ok_or("does not start with `memory:`, `file:` or `etcd://`")?;
-        match path.strip_prefix("//").unwrap_or(path) {
-            "" => Err("names no file"),
-            path => Ok(RegistryStore::File(Some(path.into()))),
+        match text.strip_prefix("file:") {
+            None => Err("does not start with `memory:`, `file:` or `etcd://`"),
+            Some("" | "//") => Err("names no file"),
+            Some(path) => {
+                let file = path.strip_prefix("//").unwrap_or(path);
+                Ok(RegistryStore::File(Some(file.into())))
+            }
         }
     });
     read.map_or_else(RegistryStore::default, |(store, _)| store)

@@ -15,7 +15,7 @@ use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{ModuleError, Target};
 use crate::http::Access;
-use crate::registry::store::{EngineStore, FileStore, MemoryStore, OpenError};
+use crate::registry::store::{EngineStore, FileStore, MemoryStore};
 use crate::storage::{Storage, StorageError};
 
 /// Why no module can be started on its settings.
@@ -25,7 +25,7 @@ pub enum StartError {
     /// The deployments are ambiguous, which loading has ruled out.
     #[error("cannot use the settings")]
     Module(#[from] ModuleError),
-    /// The storage folder cannot be used, or another process uses it.
+    /// The storage folder or the registry's file cannot be used, or another process uses it.
     #[error("cannot start")]
     Storage(#[from] StorageError),
     /// TLS cannot be set up.
@@ -44,9 +44,6 @@ pub enum StartError {
     /// No connection leads to a DPM.
     #[error("no connection to a DPM is set")]
     NoDpm,
-    /// The registry's file cannot be used.
-    #[error("cannot start")]
-    Registry(#[from] OpenError),
     /// The DPM cannot be made.
     #[error("cannot start the DPM")]
     Dpm(#[from] dpm::StartError),
@@ -128,7 +125,7 @@ impl Settings {
         Ok((dpe.with_site(http, self.http_access()), reloader))
     }
 
-    fn engine_store(&self, storage: &Storage) -> Result<Arc<dyn EngineStore>, OpenError> {
+    fn engine_store(&self, storage: &Storage) -> Result<Arc<dyn EngineStore>, StorageError> {
         let path = match &self.options.store {
             RegistryStore::Memory => return Ok(Arc::new(MemoryStore::default())),
             RegistryStore::File(None) => storage.folder.join("registry.redb"),

@@ -18,9 +18,11 @@ use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineId, EngineStat
 use crate::identity::ServiceIdentity;
 
 mod engine;
+mod store;
 
 use engine::{REGISTRY, STATUS_CHECKER};
 pub use engine::{engine_duplicate, engine_is_duplicate};
+pub use store::{registry_degraded, registry_failed, registry_recovered, registry_set_aside};
 
 /// `registerEngine`, if the engine `is_new`: it was registered, or came back, and is NEW.
 /// `deregisterEngine`, if not: its owner took it out of service.
@@ -389,47 +391,6 @@ pub fn clock_in_step(deployment: &str, ahead: f64) {
 /// Rounds to tenths of a second.
 fn tenths(seconds: f64) -> f64 {
     (seconds * 10.0).round() / 10.0
-}
-
-/// `registryFailed`: the registry's store failed; what was asked of it was not done.
-pub fn registry_failed(cause: &str, suppressed: Suppressed) {
-    error!(
-        target: REGISTRY,
-        eventId = "registryFailed",
-        detail = cause,
-        suppressed = some(suppressed),
-        ofSeveralKinds = of_several(suppressed),
-        message = "The engine registry failed."
-    );
-}
-
-/// `registryDegraded`: what changes in the registry does not outlast the process for now.
-pub fn registry_degraded(cause: &str) {
-    error!(
-        target: REGISTRY,
-        eventId = "registryDegraded",
-        detail = cause,
-        message = "Registrations cannot be written; they are kept in memory."
-    );
-}
-
-/// `registryRecovered`: everything in the registry is written again.
-pub fn registry_recovered() {
-    info!(
-        target: REGISTRY,
-        eventId = "registryRecovered",
-        message = "Registrations are written again."
-    );
-}
-
-/// `registrySetAside`: the registry starts empty, for its file could not be read.
-pub fn registry_set_aside(detail: &str) {
-    error!(
-        target: REGISTRY,
-        eventId = "registrySetAside",
-        detail,
-        message = "The registry starts empty; engines register again."
-    );
 }
 
 /// `configReloaded`: a module's changed settings are applied. `changes` names them;

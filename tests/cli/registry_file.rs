@@ -106,8 +106,9 @@ fn damaged_file_is_set_aside_with_one_line_and_engines_register_again() {
     fs::write(folder.path("dpm/storage/registry.redb"), "damaged").unwrap();
     let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
 
-    let port = dpm.port();
-    let line = dpm.until(" registrySetAside ");
+    let [started, line] = dpm.until_each([" startup ", " registrySetAside "]);
+    let (_, port) = started.split_once(" address=127.0.0.1:").unwrap();
+    let port = port.split(' ').next().unwrap();
 
     assert!(line.contains("registry.redb.set-aside"), "{line}");
     assert_eq!(

@@ -20,6 +20,7 @@ use super::{Condition, Counts, EngineStore, Expected, Revision, StoreFuture, Sto
 use crate::engine::{Engine, EngineId};
 use crate::failure::cause;
 use crate::files;
+use crate::storage::StorageError;
 
 /// Keeps engines in a [redb] file. All reads are from memory.
 ///
@@ -27,7 +28,7 @@ use crate::files;
 /// share one. While the file cannot be written the store serves on from memory, and tries again
 /// each second; then it writes everything. When an engine was last seen is written once a minute.
 ///
-/// One process may have the file at a time. It holds no key and nothing secret; whoever can write
+/// One process may have the file at a time. It holds no key and nothing secret. Who can write
 /// to it decides which engines there are, and which deployment owns an id, but makes none READY:
 /// engines prove themselves again after each start.
 #[derive(Debug)]
@@ -46,20 +47,6 @@ struct Kept {
     is_failing: bool,
 }
 
-/// Why a file cannot be the store.
-#[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Another process has it.
-    #[error("the registry's file {} is in use by another process", .0.display())]
-    InUse(PathBuf),
-    /// The system refuses it.
-    #[error("cannot use the registry's file {}", .0.display())]
-    Io(PathBuf, #[source] io::Error),
-}
-
-crate::failure::debug_as_text!(OpenError);
-
 impl FileStore {
     /// Opens the file at `path`, and makes it if it does not exist.
     ///
@@ -69,7 +56,7 @@ impl FileStore {
     /// # Errors
     ///
     /// When another process has the file, or the system refuses to open, read or write it.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
         let (of, at) = (path.to_owned(), path.to_owned());
         let source = Source(Box::new(move |builder| {
             let mut options = File::options();
@@ -84,7 +71,7 @@ impl FileStore {
         };
         let (file, set_aside) = match opened {
             Err(Fault::Unreadable(why)) => {
-                let aside = set_aside(path).map_err(|error| OpenError::Io(of.clone(), error))?;
+                let aside = set_aside(path).map_err(|error| StorageError::of(&of, &error))?;
                 let (path, aside) = (path.display(), aside.display());
                 let said = format!("{path} cannot be read: {why}; it is kept as {aside}");
                 (source.open(), Some(said.into()))
@@ -92,9 +79,12 @@ impl FileStore {
             opened => (opened, None),
         };
         let (file, engines) = file.map_err(|fault| match fault {
-            Fault::InUse => OpenError::InUse(of),
-            Fault::Io(error) => OpenError::Io(of, error),
-            Fault::Unreadable(why) => OpenError::Io(of, io::Error::other(why)),
+            Fault::InUse => StorageError::InUse {
+                folder: of,
+                pid: None,
+            },
+            Fault::Io(error) => StorageError::of(&of, &error),
+            Fault::Unreadable(why) => StorageError::of(&of, &io::Error::other(why)),
         })?;
         Ok(Self::start(source, file, engines, set_aside))
     }
@@ -207,17 +197,16 @@ fn read(file: &Database) -> Result<Result<Vec<Engine>, Fault>, redb::Error> {
         return Ok(Ok(Vec::new()));
     }
     let format = tables.open_table(META)?.get(FORMAT)?;
-    let format = format.map(|format| format.value());
-    if format != Some(OWN_FORMAT) {
-        let format = format.map_or_else(|| "unknown".to_owned(), |format| format.to_string());
-        let why = format!("its format is {format}, and this version reads {OWN_FORMAT}");
+    let number = format.map_or(0, |format| format.value());
+    if number != OWN_FORMAT {
+        let why = format!("its format is {number}, and this version reads {OWN_FORMAT}");
         return Ok(Err(Fault::Unreadable(why)));
     }
-    let seen = tables.open_table(SEEN)?;
+    let times = tables.open_table(SEEN)?;
     let mut read = Vec::new();
     for record in tables.open_table(ENGINES)?.iter()? {
         let (id, bytes) = record?;
-        let seen = seen.get(id.value())?.and_then(|seen| {
+        let seen = times.get(id.value())?.and_then(|seen| {
             SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(seen.value()))
         });
         match record::decode(bytes.value(), seen) {
@@ -375,8 +364,7 @@ fn pages(memory: &MemoryStore) -> impl Iterator<Item = Stored> {
 
 fn milliseconds(engine: &Engine) -> u64 {
     let since = engine.last_seen_at.duration_since(SystemTime::UNIX_EPOCH);
-    let since = since.unwrap_or_default().as_millis();
-    u64::try_from(since).unwrap_or(u64::MAX)
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// redb's own is 1 GiB; all that is read is in memory anyway.

@@ -114,14 +114,13 @@ impl State {
         };
         let engine = &stored.engine;
         let before = self.engines.insert(engine.id, stored.clone());
-        let before = before.map(|before| before.engine);
         if before
             .as_ref()
-            .is_none_or(|before| !before.is_kept_as(engine))
+            .is_none_or(|before| !before.engine.is_kept_as(engine))
         {
             self.mark(engine.id);
             if let Some(before) = before {
-                self.unlist(&before);
+                self.unlist(&before.engine);
             }
             self.list(engine);
         }

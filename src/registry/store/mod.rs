@@ -1,5 +1,6 @@
 //! Where engines are kept.
 
+#[cfg(feature = "registry")]
 mod file;
 mod memory;
 pub(crate) mod record;
@@ -12,7 +13,8 @@ use tokio::sync::watch;
 
 use crate::engine::{Engine, EngineId};
 
-pub use file::{FileStore, OpenError};
+#[cfg(feature = "registry")]
+pub use file::FileStore;
 pub use memory::MemoryStore;
 
 /// Keeps engines by their id.

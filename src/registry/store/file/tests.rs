@@ -350,7 +350,7 @@ async fn second_holder_of_a_file_is_refused_and_a_link_is_not_followed() {
     let first = FileStore::open(&path).unwrap();
 
     let second = FileStore::open(&path).unwrap_err();
-    assert!(matches!(second, OpenError::InUse(_)), "{second}");
+    assert!(matches!(second, StorageError::InUse { .. }), "{second}");
     add(&first, engine(1, "dpe-dev")).await;
     first.close().await.unwrap();
     assert_eq!(ids(&FileStore::open(&path).unwrap()).len(), 1);
@@ -358,7 +358,7 @@ async fn second_holder_of_a_file_is_refused_and_a_link_is_not_followed() {
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let linked = FileStore::open(&link).unwrap_err();
-    assert!(matches!(linked, OpenError::Io(..)), "{linked}");
+    assert!(matches!(linked, StorageError::Io { .. }), "{linked}");
 }
 
 /// A disk in memory that fails on demand, counts, and holds syncs back.
