@@ -31,12 +31,12 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 6673),
     ("admission", 419),
-    ("cli", 4469),
+    ("cli", 4471),
     ("clock", 86),
     ("config", 6612),
     ("diagnostic", 593),
     ("dpe", 623),
-    ("dpm", 1796),
+    ("dpm", 1822),
     ("engine", 302),
     ("failure", 107),
     ("files", 101),
@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1787),
     ("proto", 162),
-    ("registry", 1506),
+    ("registry", 1539),
     ("secret", 22),
     ("storage", 329),
     ("telemetry", 1704),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 37971;
+const TOTAL: usize = 38032;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -144,7 +144,9 @@ async fn waited(callee: &Callee, wait: &Wait) -> Result<Shown, Refused> {
             .await
             .and_then(|all| find(all, name, home));
         let failed = match found {
-            Ok(engine) if engine.status == wait.status.as_str() => return Ok(engine),
+            Ok(engine) if engine.status == wait.status.as_str() && !engine.suspect => {
+                return Ok(engine);
+            }
             Ok(engine) => {
                 let (wanted, limit) = (wait.status, wait.timeout.as_secs());
                 let why = match engine.status_reason.as_str() {

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
@@ -43,6 +43,9 @@ pub(super) struct Context {
     pub(super) checking: Semaphore,
 }
 
+/// So many checks in a row may count for nothing: a machine that is always late still finds out.
+const MOST_VOIDS: u32 = 5;
+
 /// Dials one engine back, over a connection that it keeps between checks.
 #[derive(Debug)]
 pub(super) struct Checker {
@@ -51,6 +54,8 @@ pub(super) struct Checker {
     /// How many checks in a row have failed, of the engine as it was registered then.
     pub(super) failures: u32,
     registered_at: Option<SystemTime>,
+    /// How many checks in a row this process was too late to judge.
+    voids: u32,
     /// Whether the last check was not made, for want of file descriptors.
     is_postponed: bool,
     /// Its owner as it was when the engine proved itself last.
@@ -102,6 +107,7 @@ impl Checker {
             link: None,
             failures: 0,
             registered_at: None,
+            voids: 0,
             is_postponed: false,
             vouched: None,
         }
@@ -119,7 +125,7 @@ impl Checker {
         }
         let failure = match self.attempt(engine).await {
             Ok(outcome) => {
-                self.failures = 0;
+                (self.failures, self.voids) = (0, 0);
                 return Some(outcome);
             }
             Err(failure) => failure,
@@ -127,9 +133,12 @@ impl Checker {
         let Context { options, pulse, .. } = &*self.context;
         let is_late = failure.kind == FailureKind::TimedOut;
         let is_slow = is_late || began.elapsed() >= options.connection.connect_timeout;
-        if is_slow && failure.kind != FailureKind::NotDialled && pulse.was_late_since(began) {
+        let is_void = is_slow && failure.kind != FailureKind::NotDialled;
+        if is_void && self.voids < MOST_VOIDS && pulse.was_late_since(began) {
+            self.voids += 1;
             return None;
         }
+        self.voids = 0;
         if std::mem::take(&mut self.is_postponed) {
             let is_ready = engine.status == EngineStatus::Ready;
             return (!is_ready).then_some(CheckOutcome::Failed(failure));
@@ -149,7 +158,8 @@ impl Checker {
         match failure.kind {
             _ if self.failures >= self.context.options.check_failures => true,
             FailureKind::NotDialled => true,
-            FailureKind::TimedOut => false,
+            // The network may be at fault.
+            FailureKind::TimedOut | FailureKind::NotReached | FailureKind::ConnectionLost => false,
             _ => {
                 let trust = self.context.module.trust().load();
                 let owner = trust.deployment(&engine.owner.deployment);
@@ -210,12 +220,7 @@ impl Checker {
         let (lanes, deployment) = (&context.dialer.dialling, &engine.owner.deployment);
         let is_retry = engine.status != EngineStatus::Ready && self.failures > 0;
         let mut place = lanes.take(deployment, is_retry).await;
-        let connect_timeout = context.options.connection.connect_timeout;
-        let passing = timeout(connect_timeout, context.dialer.passing.acquire()).await;
-        let _passing = passing.map_err(|_elapsed| {
-            self.is_postponed = true;
-            not_dialled(FEW_DESCRIPTORS)
-        })?;
+        let mut passing = self.pass(&context).await?;
         if !is_retry {
             {
                 // Who answers is done by then. The rest dials on as retries do.
@@ -228,12 +233,28 @@ impl Checker {
                     return proving.await;
                 }
             }
-            drop(place);
+            // What waits for its turn holds nothing that others need.
+            drop((place, passing));
             place = lanes.take(deployment, true).await;
+            passing = self.pass(&context).await?;
         }
         let done = self.prove(engine, parties).await;
-        drop(place);
+        drop((place, passing));
         done
+    }
+
+    /// Waits until there is a file descriptor for one more connection.
+    async fn pass<'a>(
+        &mut self,
+        context: &'a Context,
+    ) -> Result<Option<SemaphorePermit<'a>>, DialBackFailure> {
+        let connect_timeout = context.options.connection.connect_timeout;
+        let passing = timeout(connect_timeout, context.dialer.passing.acquire()).await;
+        let passed = passing.map_err(|_elapsed| {
+            self.is_postponed = true;
+            not_dialled(FEW_DESCRIPTORS)
+        })?;
+        Ok(passed.ok())
     }
 
     /// Has `engine` prove itself, over its connection or a new one.

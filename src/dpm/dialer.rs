@@ -1,5 +1,6 @@
 //! From the address that an engine gives to a connection: resolved once, judged, dialled.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -7,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -83,15 +85,20 @@ impl Dialer {
         let resolved = self
             .resolve(destination.deployment, destination.address)
             .await?;
-        let mut local = Vec::new();
-        for address in resolved.iter().map(IpAddr::to_canonical) {
-            // What the system does not say is no reason to refuse the engine, nor to dial it.
-            if is_local(address).map_err(DialError::Resolve)? {
-                local.push(address);
-            }
+        let unsaid = OnceCell::new();
+        let judged = self.policy.check(destination, &resolved, |address| {
+            is_local(address).unwrap_or_else(|error| {
+                if lacks_descriptor(&error) {
+                    let _ = unsaid.set(error);
+                }
+                true
+            })
+        });
+        // What this process could not ask is no fault of the engine.
+        if let Some(error) = unsaid.into_inner() {
+            return Err(DialError::Resolve(error));
         }
-        let is_here = |address| local.contains(&address);
-        self.policy.check(destination, &resolved, is_here)?;
+        judged?;
         Ok(resolved)
     }
 
@@ -164,6 +171,12 @@ impl Permits {
         };
         permits.acquire_owned().await.ok()
     }
+}
+
+/// Returns `true` if this process has no file descriptor left.
+pub(super) fn lacks_descriptor(error: &io::Error) -> bool {
+    let why = Errno::from_io_error(error);
+    why.is_some_and(|why| [Errno::MFILE, Errno::NFILE].contains(&why))
 }
 
 /// Returns `true` if `address` is this machine's: the system would send to it from the same

@@ -70,6 +70,7 @@ impl Turn<'_> {
         let Some(recorded) = found.filter(|recorded| is_rival(recorded, caller, address)) else {
             return Ok(None);
         };
+        caller.check_owns(&recorded)?;
         let known = self.verdict.as_deref().and_then(Option::as_ref);
         let is_proved = known.is_some_and(|(proved, at)| {
             // At its own address the answer may have changed: it has started again.
@@ -77,16 +78,11 @@ impl Turn<'_> {
         });
         if !is_proved {
             let mut checker = Checker::new(Arc::clone(context));
-            let asking = async {
-                loop {
-                    if let Some(outcome) = checker.check(&recorded).await {
-                        return outcome;
-                    }
-                }
-            };
-            let asked = timeout(LONGEST_CHECK, asking).await;
-            if !matches!(asked, Ok(CheckOutcome::Proved)) {
-                return Ok(None);
+            match timeout(LONGEST_CHECK, checker.check(&recorded)).await {
+                Ok(Some(CheckOutcome::Proved)) => {}
+                // It was this process that could not ask.
+                Ok(None) => return Err(RegistryError::Undecided(self.id)),
+                Ok(Some(_)) | Err(_) => return Ok(None),
             }
             if let Some(verdict) = self.verdict.as_deref_mut() {
                 *verdict = Some((Arc::clone(&recorded), Instant::now()));

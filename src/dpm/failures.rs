@@ -5,10 +5,9 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use rustix::io::Errno;
 use tonic::Status;
 
-use super::dialer::DialError;
+use super::dialer::{DialError, lacks_descriptor};
 use crate::engine::{DialBackFailure, Engine, FailureKind};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{ConnectError, Module, OwnKey, cause, is_proved, kind_of, summary_and_detail};
@@ -35,8 +34,7 @@ pub(super) fn has_no_descriptor(error: &DialError) -> bool {
         },
         DialError::Refused(_) => None,
     };
-    let why = cause.and_then(Errno::from_io_error);
-    why.is_some_and(|why| [Errno::MFILE, Errno::NFILE].contains(&why))
+    cause.is_some_and(lacks_descriptor)
 }
 
 pub(super) fn no_connection(error: &DialError, engine: &Engine) -> DialBackFailure {

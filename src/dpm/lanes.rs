@@ -7,8 +7,9 @@ use tokio::sync::oneshot;
 
 /// The places to dial from, by deployment. Cloning is cheap.
 ///
-/// First attempts, and those for engines that were READY, take any place, the last to come first:
-/// addresses that never answer so keep no newcomer waiting for long. Retries take half of the places,
+/// First attempts, and those for engines that were READY, take any place, the last to come and the
+/// first to come in turns: addresses that never answer so keep no newcomer waiting for long, and none
+/// waits for ever. Retries take half of the places,
 /// in turn.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lanes(Arc<Mutex<HashMap<Arc<str>, Lane>>>);
@@ -18,7 +19,9 @@ struct Lane {
     taken: usize,
     /// How many of them by retries.
     retrying: usize,
-    first: Vec<oneshot::Sender<Place>>,
+    first: VecDeque<oneshot::Sender<Place>>,
+    /// Whether the next of them is the first to have come.
+    is_oldest_next: bool,
     retries: VecDeque<oneshot::Sender<Place>>,
 }
 
@@ -41,7 +44,7 @@ impl Lanes {
             if is_retry {
                 lane.retries.push_back(sender);
             } else {
-                lane.first.push(sender);
+                lane.first.push_back(sender);
             }
         }
         self.grant(deployment);
@@ -69,8 +72,14 @@ impl Lanes {
         if lane.taken >= AT_ONCE {
             return None;
         }
-        let first = lane.first.pop().map(|first| (first, false));
-        let next = first.or_else(|| {
+        let first = if lane.is_oldest_next {
+            lane.first.pop_front()
+        } else {
+            lane.first.pop_back()
+        };
+        lane.is_oldest_next ^= first.is_some();
+        let attempt = first.map(|first| (first, false));
+        let next = attempt.or_else(|| {
             if lane.retrying >= RETRIES_AT_ONCE {
                 return None;
             }
@@ -185,6 +194,20 @@ mod tests {
         places.pop();
 
         assert!(newest.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn oldest_first_attempt_has_its_turn_however_many_come_after_it() {
+        let (lanes, mut places) = taken(8, false).await;
+        let mine = owner();
+        let oldest = lanes.take(&mine, false);
+        let mut oldest = std::pin::pin!(oldest);
+        assert!(polled(&mut oldest).await.is_none());
+        waiting(&lanes, 900, false).await;
+
+        places.truncate(6);
+
+        assert!(oldest.await.is_some());
     }
 
     #[tokio::test]

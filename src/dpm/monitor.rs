@@ -417,7 +417,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::dpm::Resolver;
-    use crate::engine::{EngineAddress, EngineConstraints};
+    use crate::engine::{DialBackFailure, EngineAddress, EngineConstraints, FailureKind};
     use crate::identity::Roles;
     use crate::registry::store::{EngineStore as _, MemoryStore};
     use crate::registry::{Limits, Registrant};
@@ -587,15 +587,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn first_check_after_its_owners_entry_changed_decides_about_a_ready_engine() {
+    async fn answer_after_its_owners_entry_changed_decides_about_a_ready_engine() {
         let mut world = World::lost().await;
         world.vouch();
+        let engine = world.engine().await;
+        let decides = |world: &World, kind| {
+            let failure = DialBackFailure::new(kind, "x");
+            world.checker.is_final(&failure, &engine)
+        };
+        for kind in FailureKind::ALL {
+            let is_final = decides(&world, kind);
+            assert_eq!(is_final, kind == FailureKind::NotDialled, "{kind:?}");
+        }
+
         world.trust(|owner| owner.single_use_tokens = true);
 
-        let (checked, status) = world.check().await;
-
-        assert!(matches!(checked, Checked::Lost), "{checked:?}");
-        assert_eq!(status, EngineStatus::Disconnected);
+        for kind in FailureKind::ALL {
+            let is_networks = matches!(
+                kind,
+                FailureKind::NotReached | FailureKind::TimedOut | FailureKind::ConnectionLost
+            );
+            assert_eq!(decides(&world, kind), !is_networks, "{kind:?}");
+        }
     }
 
     #[tokio::test]
@@ -712,10 +725,11 @@ mod tests {
             options.inactivate_period = Duration::from_secs(3);
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        // The first look is after a lease, the next one 3 s later.
+        tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
         world.clock.advance(Duration::from_secs(61));
 
-        tokio::time::sleep(Duration::from_millis(2_900)).await;
+        tokio::time::sleep(Duration::from_millis(1_900)).await;
         let before = world.engine().await.status;
         tokio::time::sleep(Duration::from_millis(200)).await;
 

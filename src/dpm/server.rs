@@ -125,13 +125,13 @@ impl Dpm {
         let module = program.module.clone();
         let engines = Monitor::new(module, Arc::clone(&registry), policy, monitor);
         log_failure(&registry, engines.check_all().await);
+        let mut service = EngineRegistryService::new(Arc::clone(&registry), engines.clone());
+        service.heartbeat_interval = heartbeat_interval;
         if let Some(condition) = registry.condition() {
             program
                 .tasks
                 .spawn(follow(condition, program.module.clone()));
         }
-        let mut service = EngineRegistryService::new(Arc::clone(&registry), engines.clone());
-        service.heartbeat_interval = heartbeat_interval;
         let service = server::EngineRegistryServiceServer::new(service)
             .max_decoding_message_size(program.server.max_message_bytes);
         program.routes = program.routes.add_service(service);
@@ -149,7 +149,7 @@ impl Dpm {
 async fn follow(mut condition: watch::Receiver<Condition>, module: Module) {
     let health = module.health().shown("registry");
     let durable = module.metrics().of_engines();
-    let mut reported: Option<Instant> = None;
+    let (mut reported, mut is_said) = (None::<Instant>, false);
     if let Some(why) = condition.borrow().set_aside.as_deref() {
         events::registry_set_aside(why);
     }
@@ -160,11 +160,11 @@ async fn follow(mut condition: watch::Receiver<Condition>, module: Module) {
             health.down(format!("registrations do not outlast the process: {why}"));
             if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
                 events::registry_degraded(why);
-                reported = Some(Instant::now());
+                (reported, is_said) = (Some(Instant::now()), true);
             }
         } else {
             health.up("every registration is written");
-            if reported.take().is_some() {
+            if std::mem::take(&mut is_said) {
                 events::registry_recovered();
             }
         }

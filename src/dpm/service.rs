@@ -63,6 +63,7 @@ impl EngineRegistryService {
             RegistryError::RegistryFull(_)
             | RegistryError::DeploymentFull(_)
             | RegistryError::TooFast(_) => Status::resource_exhausted(text),
+            RegistryError::Undecided(_) => Status::unavailable(text),
             RegistryError::Store(error) => {
                 self.registry.log_failure(&cause(error));
                 Status::new(Code::Unavailable, "the registry cannot be reached")

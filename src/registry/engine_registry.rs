@@ -35,8 +35,7 @@ pub enum CheckOutcome {
 ///
 /// Every change is one compare-and-set on the store, so callers may race. Each change of status is
 /// logged, up to a few a minute for each engine; its last status always is, later if need be. The
-/// server's layer has checked the caller's role
-/// before; this type checks that the caller owns the engine.
+/// server's layer has checked the caller's role; this type checks that the caller owns the engine.
 #[derive(Debug)]
 pub struct EngineRegistry {
     store: Arc<dyn EngineStore>,
@@ -107,8 +106,7 @@ impl EngineRegistry {
     ///
     /// When another deployment owns `id`, a limit is reached, or the store fails.
     ///
-    /// Nothing is said here about the address: whether it may be dialled is the caller's to ask,
-    /// of an [`AddressPolicy`](super::AddressPolicy).
+    /// The address is not judged here: an [`AddressPolicy`](super::AddressPolicy) does that.
     pub async fn register(
         &self,
         caller: &Registrant,
@@ -238,8 +236,7 @@ impl EngineRegistry {
         }
     }
 
-    /// Waits until every change that was made before outlasts this process; returns `false` if it
-    /// does not, as with a store in memory or on a full disk.
+    /// Waits until every change made before outlasts this process; returns `false` if it does not.
     ///
     /// # Errors
     ///
@@ -348,6 +345,9 @@ impl EngineRegistry {
         let mut creations = self.creations.lock().await;
         self.count(new, &mut creations)?;
         while let Err(full) = self.limits.check(self.store.count(deployment).await?) {
+            // Where one less makes no room, as after a limit was lowered, none is forgotten.
+            self.limits
+                .check(self.store.count(deployment).await?.less_one())?;
             if !self.forget_one(deployment).await? {
                 return Err(full);
             }

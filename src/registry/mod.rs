@@ -114,6 +114,9 @@ pub enum RegistryError {
     /// The deployment registers new engines faster than it may.
     #[error("the deployment registers more than {0} new engines a second")]
     TooFast(u32),
+    /// Another process of the engine is recorded, and could not be asked now.
+    #[error("whether engine {0} runs elsewhere is not known yet; try again")]
+    Undecided(EngineId),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -137,7 +140,7 @@ pub struct Registrant {
 
 impl Registrant {
     /// Makes sure that the caller owns `engine`.
-    pub(super) fn check_owns(&self, engine: &Engine) -> Result<(), RegistryError> {
+    pub(crate) fn check_owns(&self, engine: &Engine) -> Result<(), RegistryError> {
         if *engine.owner.deployment == *self.identity.id() {
             return Ok(());
         }

@@ -29,13 +29,13 @@ use crate::storage::StorageError;
 /// each second; then it writes everything. When an engine was last seen is written once a minute.
 ///
 /// One process may have the file at a time. It holds no key and nothing secret. Who can write
-/// to it decides which engines there are, and which deployment owns an id, but makes none READY:
-/// engines prove themselves again after each start.
+/// to it decides which engines there are, and which deployment owns an id; one that it makes READY is
+/// suspect, and is so for as long as its checks take to fail.
 #[derive(Debug)]
 pub struct FileStore {
     memory: Arc<MemoryStore>,
     kept: watch::Receiver<Kept>,
-    condition: watch::Receiver<Condition>,
+    condition: watch::Sender<Condition>,
 }
 
 /// How far changes are kept.
@@ -61,6 +61,10 @@ impl FileStore {
         let source = Source(Box::new(move |builder| {
             let mut options = File::options();
             let file = files::open_own(&at, options.read(true).write(true).create(true))?;
+            // The name of a new file outlasts a crash only once its folder is written.
+            if let Some(folder) = at.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+                File::open(folder)?.sync_all()?;
+            }
             Ok(builder.create_with_backend(FileBackend::new(file)?)?)
         }));
         let is_empty = fs::metadata(path).is_ok_and(|about| about.len() == 0);
@@ -104,7 +108,7 @@ impl FileStore {
         let store = Self {
             memory: Arc::clone(&memory),
             kept: kept.subscribe(),
-            condition: condition.subscribe(),
+            condition: condition.clone(),
         };
         let writer = Writer {
             source,
@@ -238,6 +242,16 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(free)
 }
 
+/// What is written in one commit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Extent {
+    Changes,
+    /// Also when engines were last seen.
+    ChangesAndTimes,
+    /// In place of all that the file has.
+    Everything,
+}
+
 /// Writes what changes, on a thread of its own.
 struct Writer {
     source: Source,
@@ -263,16 +277,22 @@ impl Writer {
             if wants_seen {
                 due = Instant::now() + SEEN_EVERY;
             }
-            let done = match file.take() {
-                Some(open) => self.write(&open, &unkept, wants_seen).map(|()| open),
-                None => self.write_all(),
+            let extent = if wants_seen {
+                Extent::ChangesAndTimes
+            } else {
+                Extent::Changes
             };
-            match done {
-                Ok(open) => {
+            let round = catch_unwind(AssertUnwindSafe(|| match file.take() {
+                Some(open) => self.write(&open, &unkept, extent).map(|()| open),
+                None => self.write_all(),
+            }));
+            match round {
+                Ok(Ok(open)) => {
                     self.succeeded(unkept.changes);
                     file = Some(open);
                 }
-                Err(error) => self.failed(&cause(&error)),
+                Ok(Err(error)) => self.failed(&cause(&error)),
+                Err(_panic) => self.failed("the file is damaged"),
             }
             if unkept.is_last {
                 return;
@@ -285,12 +305,17 @@ impl Writer {
         &mut self,
         file: &Database,
         unkept: &Unkept,
-        wants_seen: bool,
+        extent: Extent,
     ) -> Result<(), redb::Error> {
-        if unkept.engines.is_empty() && !wants_seen {
+        if unkept.engines.is_empty() && extent == Extent::Changes {
             return Ok(());
         }
         let writing = file.begin_write()?;
+        if extent == Extent::Everything {
+            // In the same commit: the old records stay until the new ones are written.
+            writing.delete_table(ENGINES)?;
+            writing.delete_table(SEEN)?;
+        }
         {
             writing.open_table(META)?.insert(FORMAT, OWN_FORMAT)?;
             let mut engines = writing.open_table(ENGINES)?;
@@ -304,7 +329,7 @@ impl Writer {
                     seen.remove(id.as_u128())?;
                 }
             }
-            if wants_seen {
+            if extent != Extent::Changes {
                 let mut last = self.seen;
                 for stored in pages(&self.memory).filter(|stored| stored.revision.0 > self.seen.0) {
                     seen.insert(stored.engine.id.as_u128(), milliseconds(&stored.engine))?;
@@ -319,17 +344,13 @@ impl Writer {
     /// Opens the file again and writes everything.
     fn write_all(&mut self) -> Result<Database, redb::Error> {
         let file = self.source.file()?;
-        let writing = file.begin_write()?;
-        writing.delete_table(ENGINES)?;
-        writing.delete_table(SEEN)?;
-        writing.commit()?;
         self.seen = Revision(0);
         let engines = pages(&self.memory).map(|stored| stored.engine.id).collect();
         let all = Unkept {
             engines,
             ..Unkept::default()
         };
-        self.write(&file, &all, true)?;
+        self.write(&file, &all, Extent::Everything)?;
         Ok(file)
     }
 
@@ -344,21 +365,24 @@ impl Writer {
 
     fn failed(&self, why: &str) {
         self.kept.send_modify(|kept| kept.is_failing = true);
-        self.condition.send_if_modified(|condition| {
-            let is_new = condition.failing.as_deref() != Some(why);
-            condition.failing = Some(why.into());
-            is_new
-        });
+        fail(&self.condition, why);
     }
+}
+
+/// Says that changes are not kept, and why.
+fn fail(condition: &watch::Sender<Condition>, why: &str) {
+    condition.send_if_modified(|condition| {
+        let is_new = condition.failing.as_deref() != Some(why);
+        condition.failing = Some(why.into());
+        is_new
+    });
 }
 
 /// Returns all records, a page at a time.
 fn pages(memory: &MemoryStore) -> impl Iterator<Item = Stored> {
-    let next = |page: &Vec<Stored>| {
-        let last = page.last()?.engine.id;
-        Some(memory.after(Some(last), PAGE))
-    };
-    let pages = std::iter::successors(Some(memory.after(None, PAGE)), next);
+    let pages = std::iter::successors(Some(memory.after(None, PAGE)), |page| {
+        Some(memory.after(Some(page.last()?.engine.id), PAGE))
+    });
     pages.flatten()
 }
 
@@ -406,8 +430,11 @@ impl EngineStore for FileStore {
             let last = self.memory.last_change();
             let mut kept = self.kept.clone();
             let done = kept.wait_for(|kept| kept.is_failing || kept.change >= last);
-            let done = timeout(FLUSH_WITHIN, done).await;
-            Ok(matches!(done, Ok(Ok(kept)) if !kept.is_failing))
+            let Ok(done) = timeout(FLUSH_WITHIN, done).await else {
+                fail(&self.condition, "the disk does not answer");
+                return Ok(false);
+            };
+            Ok(done.is_ok_and(|kept| !kept.is_failing))
         })
     }
 
@@ -423,7 +450,7 @@ impl EngineStore for FileStore {
     }
 
     fn condition(&self) -> Option<watch::Receiver<Condition>> {
-        Some(self.condition.clone())
+        Some(self.condition.subscribe())
     }
 }
 

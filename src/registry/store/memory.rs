@@ -61,8 +61,9 @@ impl MemoryStore {
             .marked
             .wait_timeout_while(self.state(), patience, |state| {
                 let unkept = state.unkept.as_ref();
-                let is_due = |unkept: &Unkept| takes_any && !unkept.engines.is_empty();
-                unkept.is_some_and(|unkept| !is_due(unkept) && !unkept.is_last)
+                unkept.is_some_and(|unkept| {
+                    !unkept.is_last && (unkept.engines.is_empty() || !takes_any)
+                })
             });
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let Some(unkept) = &mut state.unkept else {

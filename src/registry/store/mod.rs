@@ -103,6 +103,16 @@ pub struct Counts {
     pub of_deployment: usize,
 }
 
+impl Counts {
+    /// Returns the counts after one more record of the deployment is gone.
+    pub(super) fn less_one(self) -> Self {
+        Self {
+            total: self.total.saturating_sub(1),
+            of_deployment: self.of_deployment.saturating_sub(1),
+        }
+    }
+}
+
 /// The store failed; nothing is known about the write.
 #[derive(Debug, thiserror::Error)]
 #[error("the engine store failed")]

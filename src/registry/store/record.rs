@@ -42,7 +42,8 @@ pub fn decode(bytes: &[u8], last_seen_at: Option<SystemTime>) -> Result<Engine, 
     let kept = record.engine.ok_or(ConvertError::Missing("engine"))?;
     let mut engine = Engine::try_from(kept)?;
     engine.over_loopback = record.over_loopback;
-    engine.last_seen_at = last_seen_at.unwrap_or(engine.registered_at);
+    engine.last_seen_at =
+        last_seen_at.map_or(engine.registered_at, |seen| seen.max(engine.registered_at));
     engine.suspect = engine.status == EngineStatus::Ready;
     engine.status_reason = Some(NOT_CHECKED.into());
     Ok(engine)

@@ -236,6 +236,39 @@ async fn no_acknowledged_registration_is_lost_wherever_the_power_is_cut() {
 }
 
 #[tokio::test]
+async fn power_that_is_cut_while_everything_is_written_again_loses_nothing() {
+    for cut in [Cut::None, Cut::Every, Cut::EverySecond, Cut::Last] {
+        for writes in 0.. {
+            let disk = Disk::default();
+            let store = disk.store().unwrap();
+            let mut condition = store.condition().unwrap();
+            let acknowledged: BTreeSet<_> = (1..=4).map(id).collect();
+            for n in 1..=4 {
+                assert!(add(&store, engine(n, "dpe-dev")).await);
+            }
+            let is_failing = |condition: &Condition| condition.failing.is_some();
+            disk.0.lock().unwrap().left = Some(0);
+            assert!(!add(&store, engine(5, "dpe-dev")).await);
+            condition.wait_for(is_failing).await.unwrap();
+
+            // The disk is back for so many writes.
+            disk.0.lock().unwrap().left = Some(writes);
+            let mut ended = store.kept.clone();
+            store.memory.end();
+            while ended.changed().await.is_ok() {}
+            let is_whole = disk.0.lock().unwrap().left != Some(0);
+
+            let kept = ids(&disk.after(cut).store().unwrap());
+
+            assert!(kept.is_superset(&acknowledged), "{cut:?} after {writes}");
+            if is_whole {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn file_that_cannot_be_read_is_kept_beside_and_the_store_starts_empty() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("registry.redb");
