@@ -178,8 +178,14 @@ fn every_summary_says_for_how_many_events_it_stands_and_if_they_are_of_several_k
         events::bug("x", n);
         events::engine_not_ready(id, "dpm", ("NEW", "x"), None, n);
         events::registry_failed("x", n);
+        events::engine_duplicate(&engine, &engine.address, n);
+        events::engine_is_duplicate(id, &engine.address, "dpm", ("x", "y"), n);
     };
-    let source = include_str!("../../events.rs");
+    let source = concat!(
+        include_str!("../../events.rs"),
+        include_str!("../../events/engine.rs"),
+        include_str!("../../events/store.rs"),
+    );
     let functions = source.matches("suppressed: Suppressed,\n) {").count()
         + source.matches("suppressed: Suppressed) {").count();
     let mixed = Suppressed {
