@@ -99,7 +99,11 @@ fn every_example_of_the_help_runs() {
     let is_key = |line: &&String| line.contains("countersign key ");
     let (keys, rest): (Vec<_>, Vec<_>) = examples.iter().partition(is_key);
     // What is taken back comes last: other examples use it.
-    let is_last = |line: &&String| line.contains("countersign revoke ");
+    let is_last = |line: &&String| {
+        [" revoke ", " inactivate ", " forget "]
+            .iter()
+            .any(|word| line.contains(word))
+    };
     let (last, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_last);
     let (modules, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|line| {
         [" dpm run ", " dpe run ", " engines ", " doctor "]
@@ -118,7 +122,10 @@ fn every_example_of_the_help_runs() {
             let encrypted = prepared();
             shell(&encrypted, "countersign pair dpm=dpm dpe=dpe --tls --yes").exits(0);
             shell(&encrypted, line).exits(0);
-        } else if line.contains(" rotate ") || line.contains(" revoke ") {
+        } else if [" rotate ", " revoke ", " new-id "]
+            .iter()
+            .any(|word| line.contains(word))
+        {
             shell(&changing, line).exits(0);
         } else if line.contains(" pair ") {
             // Each pairs two modules that know nothing of each other yet.

@@ -217,16 +217,19 @@ fn pods_of_the_manifests_become_ready() {
             assert_eq!(shown, r#"{"status":"UP"}"#, "{probe}");
         }
     }
-    // A pod that is made again finds its volume.
+    // A pod that is made again finds its volume, and on it the engine.
     registry.stop();
     let mut registry = dpm.start();
-    registry.until(r#""newStatus":"READY""#);
+    registry.until(r#""eventId":"startup""#);
     // A changed secret: the engine's key is revoked.
     folder
         .run("revoke --home dpm --deployment dpe-dev --yes")
         .exits(0);
     dpm.publish("..2", &secret(&folder, "dpm"));
-    registry.until(r#""eventId":"keyRevoked""#);
+    registry.until_each([
+        r#""eventId":"keyRevoked""#,
+        r#""oldStatus":"READY","newStatus":"DISCONNECTED""#,
+    ]);
 }
 
 /// Returns the files of which the secret is made.

@@ -845,7 +845,7 @@ fn thirty_engines_are_one_command_of_less_than_60_lines() {
         fs::set_permissions(folder.path(&file), fs::Permissions::from_mode(0o644)).unwrap();
     }
 
-    let run = folder.run(&with_engines(30)).exits(0);
+    let run = folder.run(&format!("{} --yes", with_engines(30))).exits(0);
 
     let lines = run.stdout.lines().chain(run.stderr.lines());
     assert!(lines.count() < 60, "{run:#?}");

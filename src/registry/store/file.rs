@@ -59,13 +59,19 @@ impl FileStore {
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         let (of, at) = (path.to_owned(), path.to_owned());
         let source = Source(Box::new(move |builder| {
+            let is_new = !at.try_exists()?;
             let mut options = File::options();
             let file = files::open_own(&at, options.read(true).write(true).create(true))?;
             // The name of a new file outlasts a crash only once its folder is written.
             if let Some(folder) = at.parent().filter(|folder| !folder.as_os_str().is_empty()) {
                 File::open(folder)?.sync_all()?;
             }
-            Ok(builder.create_with_backend(FileBackend::new(file)?)?)
+            let made = builder.create_with_backend(FileBackend::new(file)?);
+            if made.is_err() && is_new {
+                // What a full disk has of it is no file of the registry.
+                let _ = fs::remove_file(&at);
+            }
+            Ok(made?)
         }));
         let is_empty = fs::metadata(path).is_ok_and(|about| about.len() == 0);
         let opened = if is_empty {
@@ -82,6 +88,11 @@ impl FileStore {
             }
             opened => (opened, None),
         };
+        let is_full = matches!(&file, Err(Fault::Io(error)) if is_about_space(error));
+        if is_full && !path.try_exists().unwrap_or(true) {
+            // There is nothing to be lost: the engines are in memory until there is room.
+            return Ok(Self::start(source, None, Vec::new(), set_aside));
+        }
         let (file, engines) = file.map_err(|fault| match fault {
             Fault::InUse => StorageError::InUse {
                 folder: of,
@@ -90,12 +101,12 @@ impl FileStore {
             Fault::Io(error) => StorageError::of(&of, &error),
             Fault::Unreadable(why) => StorageError::of(&of, &io::Error::other(why)),
         })?;
-        Ok(Self::start(source, file, engines, set_aside))
+        Ok(Self::start(source, Some(file), engines, set_aside))
     }
 
     fn start(
         source: Source,
-        file: Database,
+        file: Option<Database>,
         engines: Vec<Engine>,
         set_aside: Option<Arc<str>>,
     ) -> Self {
@@ -156,6 +167,13 @@ impl From<redb::Error> for Fault {
             error => Self::Unreadable(cause(&error)),
         }
     }
+}
+
+/// Returns `true` if there is no room on the disk.
+fn is_about_space(error: &io::Error) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// Returns `true` for what redb says of a file that is cut off or another program's.
@@ -264,8 +282,7 @@ struct Writer {
 
 impl Writer {
     /// Writes to `file` until the store is closed, then closes it.
-    fn run(mut self, file: Database) {
-        let mut file = Some(file);
+    fn run(mut self, mut file: Option<Database>) {
         let mut due = Instant::now() + SEEN_EVERY;
         loop {
             let patience = match file {

@@ -139,7 +139,7 @@ fn try_open<B: StorageBackend>(
         Ok(builder.create_with_backend(backend())?)
     }));
     let (file, engines) = source.open()?;
-    Ok(FileStore::start(source, file, engines, None))
+    Ok(FileStore::start(source, Some(file), engines, None))
 }
 
 async fn add(store: &FileStore, engine: Engine) -> bool {
