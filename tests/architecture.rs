@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1787),
     ("proto", 162),
-    ("registry", 1539),
+    ("registry", 1551),
     ("secret", 22),
     ("storage", 329),
     ("telemetry", 1704),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 38032;
+const TOTAL: usize = 38044;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

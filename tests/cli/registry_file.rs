@@ -23,7 +23,7 @@ fn engines(folder: &Folder, port: u16) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn engine_outlasts_a_dpm_that_is_killed_and_is_suspect_until_it_proves_itself() {
+fn engine_outlasts_a_restart_of_its_dpm_and_is_suspect_until_it_proves_itself() {
     let folder = paired();
     let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
     let port = dpm.port();
@@ -32,7 +32,7 @@ fn engine_outlasts_a_dpm_that_is_killed_and_is_suspect_until_it_proves_itself() 
     let dpe = Running::start(&folder, &engine);
     dpm.until("newStatus=READY");
     let before = engines(&folder, port);
-    drop(dpm);
+    dpm.stop();
 
     // It connects, and does not answer.
     dpe.signal("-STOP");
@@ -66,8 +66,8 @@ fn engine_whose_key_was_revoked_meanwhile_starts_disconnected() {
     );
     let dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
     dpm.until("newStatus=READY");
+    dpm.stop();
     dpe.signal("-STOP");
-    drop(dpm);
     let revoke = "revoke --home dpm --deployment dpe-dev --yes";
     folder.run(revoke).exits(0);
 
