@@ -74,7 +74,7 @@ fn one_key_of_several_is_revoked_by_name_or_fingerprint() {
     let old = status["previous_fingerprint"].as_str().unwrap();
 
     let run = folder
-        .run(&format!("revoke --home dpm --fingerprint {old} --yes"))
+        .run(&format!("revoke --home dpm --fingerprint={old} --yes"))
         .exits(0);
 
     assert!(run.stderr.contains("dpe-dev goes on with key2"), "{run:?}");
@@ -96,7 +96,7 @@ fn missing_keys_and_own_keys_get_different_errors() {
         .run("revoke --home dpm --deployment dpe-prod --yes")
         .exits(1);
     let own = folder
-        .run(&format!("revoke --home dpe --fingerprint {own} --yes"))
+        .run(&format!("revoke --home dpe --fingerprint={own} --yes"))
         .exits(1);
     folder.run("revoke --home dpm --yes").exits(2);
     folder
@@ -150,7 +150,7 @@ fn a_private_key_in_place_of_a_name_is_not_shown() {
         let (before, _) = name.split_once('.').unwrap();
         folder.write(DPM, text.replace(name, &format!("{before}.{private}.")));
         for more in ["", " -o json"] {
-            let run = format!("revoke --home dpm --fingerprint {fingerprint} --dry-run{more}");
+            let run = format!("revoke --home dpm --fingerprint={fingerprint} --dry-run{more}");
             let run = folder.run(&run).exits(0);
 
             let output = run.stdout + &run.stderr;
@@ -166,7 +166,7 @@ fn an_own_key_is_taken_back_by_the_peers_that_are_named_with_it() {
     let own = configured(&folder.read(DPM));
 
     for files in ["--home dpe --home dpm", "--home dpm --home dpe"] {
-        let run = folder.run(&format!("revoke {files} --fingerprint {own} --dry-run"));
+        let run = folder.run(&format!("revoke {files} --fingerprint={own} --dry-run"));
 
         let run = run.exits(0);
         assert!(run.stderr.contains("`key` of dpe-dev"), "{run:?}");
@@ -432,7 +432,7 @@ fn a_key_behind_placeholders_is_found_by_either_fingerprint() {
     folder.run(&format!("check {DPM}")).exits(0);
 
     for fingerprint in fingerprints {
-        let run = format!("revoke --home dpm --fingerprint {fingerprint} --dry-run");
+        let run = format!("revoke --home dpm --fingerprint={fingerprint} --dry-run");
         let run = folder.run(&run).exits(0);
 
         let expected = "`key` of dpe-dev signed: free-text\n";
@@ -463,7 +463,7 @@ fn a_fingerprint_that_an_active_profile_overrides_matches_no_key() {
     let key = configured(&text);
     folder.write(DPM, text.replace(&key, "former"));
     let revoke = |key: &str, more: &str| {
-        folder.run(&format!("revoke --home dpm --fingerprint {key} {more}"))
+        folder.run(&format!("revoke --home dpm --fingerprint={key} {more}"))
     };
 
     let former = revoke("former", "--dry-run").exits(1);

@@ -654,7 +654,7 @@ fn a_next_key_that_a_peer_has_revoked_is_to_be_forgotten() {
     let next = status(&folder)["next_fingerprint"].clone();
     let next = next.as_str().unwrap();
     folder
-        .run(&format!("revoke --home dpm --fingerprint {next} --yes"))
+        .run(&format!("revoke --home dpm --fingerprint={next} --yes"))
         .exits(0);
 
     let next_command = status(&folder)["next_command"].clone();
