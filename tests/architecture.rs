@@ -33,10 +33,10 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 419),
     ("cli", 4471),
     ("clock", 86),
-    ("config", 6612),
+    ("config", 6613),
     ("diagnostic", 593),
     ("dpe", 623),
-    ("dpm", 1822),
+    ("dpm", 1824),
     ("engine", 302),
     ("failure", 107),
     ("files", 101),
@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1787),
     ("proto", 162),
-    ("registry", 1551),
+    ("registry", 1552),
     ("secret", 22),
     ("storage", 329),
     ("telemetry", 1704),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 38044;
+const TOTAL: usize = 38048;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

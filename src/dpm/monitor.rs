@@ -18,7 +18,7 @@ use crate::grpc::{Module, cause, up_to};
 use crate::registry::{
     AddressPolicy, AddressRefusal, CheckOutcome, Destination, EngineRegistry, RegistryError,
 };
-use crate::trust::KeySet;
+use crate::trust::{Deployment, KeySet};
 
 /// Dials engines back and keeps their status. Cloning is cheap; the tasks end with the last clone.
 ///
@@ -108,10 +108,7 @@ impl Monitor {
         let (soon, trust) = (self.context.options.soon(), module.trust().load());
         for engine in registry.all().await? {
             registry.note(&engine);
-            if let Err(failure) = check_owner(&trust, &engine, module) {
-                let failed = CheckOutcome::Failed(failure);
-                log_failure(registry, registry.record_check(&engine, &failed).await);
-            }
+            self.owner_of(&engine, &trust).await;
             match engine.status {
                 EngineStatus::Ready => self.check_in(up_to(soon), engine.id, MIN_PAUSE),
                 EngineStatus::Inactive => {}
@@ -162,27 +159,35 @@ impl Monitor {
         tasks.running.abort_all();
     }
 
-    /// Judges every engine by the trust of `now`.
-    async fn judge_all(&self, before: &KeySet, now: &KeySet) -> Result<(), RegistryError> {
+    /// Returns the owner of `engine` if `trust` lets it register the engine; else the engine leaves
+    /// READY.
+    async fn owner_of(&self, engine: &Engine, trust: &KeySet) -> Option<Arc<Deployment>> {
         let Context {
             registry, module, ..
         } = &*self.context;
-        for engine in registry
-            .all()
-            .await?
-            .iter()
-            .filter(|engine| is_kept(engine))
-        {
+        match check_owner(trust, engine, module) {
+            Ok(owner) => Some(owner),
+            Err(failure) => {
+                let failed = CheckOutcome::Failed(failure);
+                log_failure(registry, registry.record_check(engine, &failed).await);
+                None
+            }
+        }
+    }
+
+    /// Judges every engine by the trust of `now`.
+    async fn judge_all(&self, before: &KeySet, now: &KeySet) -> Result<(), RegistryError> {
+        let all = self.context.registry.all().await?;
+        for engine in all.iter().filter(|engine| is_kept(engine)) {
             let was = before.deployment(&engine.owner.deployment);
-            let within = match check_owner(now, engine, module) {
-                Err(failure) => {
-                    let failed = CheckOutcome::Failed(failure);
-                    log_failure(registry, registry.record_check(engine, &failed).await);
-                    // A check under way is given up.
-                    Duration::ZERO
-                }
-                Ok(owner) if was.is_none_or(|was| !Arc::ptr_eq(was, &owner)) => Duration::ZERO,
-                Ok(_) => up_to(self.context.options.soon()),
+            let owner = self.owner_of(engine, now).await;
+            let is_same =
+                owner.is_some_and(|owner| was.is_some_and(|was| Arc::ptr_eq(was, &owner)));
+            let within = if is_same {
+                up_to(self.context.options.soon())
+            } else {
+                // A check under way is given up.
+                Duration::ZERO
             };
             self.check_in(within, engine.id, MIN_PAUSE);
         }

@@ -390,7 +390,7 @@ fn advertised(reader: &mut Reader<'_>, options: &Options) {
             reader.report(Code::Cs0307, &at, message, help);
         } else if !serves(address, at.text()) {
             let message = format!("{host} is advertised; the gRPC port listens on {address} only");
-            let help = "right where a port mapping or a sidecar serves it; else set `countersign.server.address` to an address that serves it, such as `0.0.0.0`";
+            let help = "correct if a port mapping or a sidecar serves it; otherwise set `countersign.server.address` to an address that serves it, such as `0.0.0.0`";
             let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
             reader.push(found.with_severity(Severity::Note));
         }
@@ -404,7 +404,8 @@ fn advertised(reader: &mut Reader<'_>, options: &Options) {
             reader.report(Code::Cs0307, &at, message, help);
         } else if reader.raw(GRPC_PORT, &[]).is_some() && port != bound {
             let message = format!("port {port} is advertised; the gRPC port is {bound}");
-            let help = format!("right where a port mapping or a sidecar serves it; else {help}");
+            let help =
+                format!("correct if a port mapping or a sidecar serves it; otherwise {help}");
             let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
             reader.push(found.with_severity(Severity::Note));
         }

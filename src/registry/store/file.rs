@@ -67,11 +67,12 @@ impl FileStore {
                 File::open(folder)?.sync_all()?;
             }
             let made = builder.create_with_backend(FileBackend::new(file)?);
-            if made.is_err() && is_new {
-                // What a full disk has of it is no file of the registry.
-                let _ = fs::remove_file(&at);
-            }
-            Ok(made?)
+            made.map_err(redb::Error::from).inspect_err(|error| {
+                // What a full disk has of it is not a registry. Another process's file stays.
+                if is_new && matches!(error, redb::Error::Io(error) if is_about_space(error)) {
+                    let _ = fs::remove_file(&at);
+                }
+            })
         }));
         let is_empty = fs::metadata(path).is_ok_and(|about| about.len() == 0);
         let opened = if is_empty {

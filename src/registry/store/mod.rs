@@ -48,24 +48,24 @@ pub trait EngineStore: Debug + Send + Sync + 'static {
         Box::pin(async { Ok(false) })
     }
 
-    /// Keeps everything that there is to keep, and nothing after it.
+    /// Writes all pending changes and closes the store; later changes are not kept.
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 
-    /// Returns how the store is. Default: there is nothing to be said of it.
+    /// Returns whether changes are kept, and follows it. Default: `None`, as nothing is kept.
     fn condition(&self) -> Option<watch::Receiver<Condition>> {
         None
     }
 }
 
-/// How a durable store is.
+/// Whether a durable store works.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Condition {
     /// Why changes do not outlast the process for now. They are written as soon as they can be.
     pub failing: Option<Arc<str>>,
-    /// Where a file is now that could not be read, and why.
+    /// Why the file could not be read at the start, and its new name.
     pub set_aside: Option<Arc<str>>,
 }
 
