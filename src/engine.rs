@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
@@ -40,6 +40,8 @@ pub struct Engine {
     pub over_loopback: bool,
     /// The process that registered; `None` if it gave none, as older engines do.
     pub instance: Option<Instance>,
+    /// The time between two of its heartbeats, if it names one. Not sent on the wire.
+    pub heartbeat_interval: Option<Duration>,
     /// When it last became NEW.
     pub registered_at: SystemTime,
     /// When it last called, or answered a check.
@@ -74,6 +76,7 @@ impl Engine {
             && self.owner == other.owner
             && self.over_loopback == other.over_loopback
             && self.instance == other.instance
+            && self.heartbeat_interval == other.heartbeat_interval
             && self.registered_at == other.registered_at
             && !(is_inactive && self.last_seen_at != other.last_seen_at)
     }
@@ -430,7 +433,7 @@ pub(crate) enum Event {
     Proved,
     /// A dial-back was answered without a proof, on a connection that was proved before.
     Alive,
-    /// A dial-back failed.
+    /// A dial-back failed, or its lease is over.
     CheckFailed,
     /// It was not seen for the configured time.
     NotSeen,

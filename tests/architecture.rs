@@ -35,9 +35,9 @@ const BUDGETS: &[(&str, usize)] = &[
     ("clock", 86),
     ("config", 6613),
     ("diagnostic", 593),
-    ("dpe", 623),
-    ("dpm", 1824),
-    ("engine", 302),
+    ("dpe", 620),
+    ("dpm", 1855),
+    ("engine", 304),
     ("failure", 107),
     ("files", 101),
     ("grpc", 5921),
@@ -47,18 +47,18 @@ const BUDGETS: &[(&str, usize)] = &[
     ("library", 315),
     ("program", 149),
     ("properties", 1787),
-    ("proto", 162),
-    ("registry", 1552),
+    ("proto", 173),
+    ("registry", 1716),
     ("secret", 22),
     ("storage", 329),
-    ("telemetry", 1704),
+    ("telemetry", 1721),
     ("testing", 51),
     ("token", 1798),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 38048;
+const TOTAL: usize = 38270;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -43,8 +43,9 @@ pub(super) struct Context {
     pub(super) checking: Semaphore,
 }
 
-/// So many checks in a row may count for nothing: a machine that is always late still finds out.
-const MOST_VOIDS: u32 = 5;
+/// So many times in a row what was not heard may count for nothing: a machine that is always late
+/// still finds out.
+pub(super) const MOST_VOIDS: u32 = 5;
 
 /// Dials one engine back, over a connection that it keeps between checks.
 #[derive(Debug)]
@@ -442,6 +443,12 @@ pub(super) fn check_owner(
         return Err(not_dialled(format!(
             "every key of `{owner}` is revoked here"
         )));
+    }
+    let key = &engine.owner.fingerprint;
+    let mut keys = deployment.keys.iter();
+    if keys.any(|known| known.revoked && known.key_id.as_str() == &**key) {
+        let revoked = not_dialled(format!("its key `{key}` is revoked here"));
+        return Err(revoked.with_reason(Reason::KeyRevoked.as_str()));
     }
     let role = module.impersonation_role();
     if !deployment.roles.contains(role) {

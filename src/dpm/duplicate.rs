@@ -194,6 +194,7 @@ mod tests {
                 fingerprint: "k".into(),
                 over_loopback: true,
                 instance: calling,
+                heartbeat_interval: None,
             };
             for status in EngineStatus::ALL {
                 let engine = Engine {
@@ -212,6 +213,7 @@ mod tests {
                     },
                     over_loopback: true,
                     instance: recorded,
+                    heartbeat_interval: None,
                     registered_at: std::time::SystemTime::UNIX_EPOCH,
                     last_seen_at: std::time::SystemTime::UNIX_EPOCH,
                 };

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
-use super::check::{Checker, Context, MOST_CHECKS, check_owner};
+use super::check::{Checker, Context, MOST_CHECKS, MOST_VOIDS, check_owner};
 use super::dialer::Dialer;
 use super::options::{MonitorOptions, jittered};
 use super::pulse::Pulse;
@@ -80,7 +80,8 @@ impl Monitor {
         let trust = follow_trust(Arc::clone(&context), tasks, changes);
         running.running.spawn(trust);
         running.running.spawn(beating);
-        running.running.spawn(inactivate(context));
+        running.running.spawn(inactivate(Arc::clone(&context)));
+        running.running.spawn(end_leases(context));
         drop(running);
         monitor
     }
@@ -398,6 +399,27 @@ async fn inactivate(context: Arc<Context>) {
     }
 }
 
+/// Takes engines out of READY as their leases end.
+async fn end_leases(context: Arc<Context>) {
+    let Context {
+        registry, pulse, ..
+    } = &*context;
+    let (mut since, mut voids) = (Instant::now(), 0);
+    loop {
+        sleep_until(registry.next_look()).await;
+        let patience = registry.patience();
+        let was_late = pulse.was_late_since(std::mem::replace(&mut since, Instant::now()));
+        if was_late && !patience.is_zero() && voids < MOST_VOIDS {
+            // Calls may wait to be read: all engines have time for one more.
+            voids += 1;
+            sleep(patience).await;
+            continue;
+        }
+        voids = 0;
+        log_failure(registry, registry.end_leases().await);
+    }
+}
+
 /// Logs that the registry's store failed, if it did; an engine may have been forgotten meanwhile.
 pub(super) fn log_failure<T>(registry: &EngineRegistry, done: Result<T, RegistryError>) {
     if let Err(error) = done
@@ -439,6 +461,17 @@ mod tests {
         _wake: watch::Sender<Asked>,
     }
 
+    fn owner() -> Registrant {
+        Registrant {
+            identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
+            environment: None,
+            fingerprint: "k".into(),
+            over_loopback: true,
+            instance: None,
+            heartbeat_interval: None,
+        }
+    }
+
     impl World {
         /// Registers an engine at `address`.
         async fn new(
@@ -478,17 +511,13 @@ mod tests {
         }
 
         async fn register(&self, id: u8, address: EngineAddress) -> Arc<Engine> {
-            let owner = Registrant {
-                identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
-                environment: None,
-                fingerprint: "k".into(),
-                over_loopback: true,
-                instance: None,
-            };
             let id = EngineId::from_random([id; 16]);
             let registry = &self.monitor.context.registry;
-            let registered = registry.register(&owner, id, address, EngineConstraints::default());
-            registered.await.unwrap()
+            let constraints = EngineConstraints::default();
+            registry
+                .register(&owner(), id, address, constraints)
+                .await
+                .unwrap()
         }
 
         /// Has `engine` READY.
@@ -633,6 +662,63 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn revocation_of_one_key_takes_out_those_that_registered_with_it() {
+        let world = World::lost().await;
+        let registry = &world.monitor.context.registry;
+        let other = testing::own_deployment("dpe", "dpe-dev");
+        let mut keys = testing::trusted(&other).keys;
+        world.trust(|owner| owner.keys.append(&mut keys));
+        let trust = world.module.trust().load();
+        let keys = &trust.deployment("dpe-dev").unwrap().keys;
+        let registrant = |n: usize| Registrant {
+            fingerprint: keys[n].key_id.as_str().into(),
+            ..owner()
+        };
+        let id = world.engine().await.id;
+        let alive = async |n| registry.heartbeat(&registrant(n), id).await.unwrap();
+        alive(0).await;
+
+        world.trust(|owner| owner.keys[0].revoked = true);
+        while world.engine().await.status == EngineStatus::Ready {
+            tokio::task::yield_now().await;
+        }
+
+        let engine = world.engine().await;
+        let failure = engine.dial_back_failure.as_ref().unwrap();
+        assert_eq!(failure.reason.as_deref(), Some("KEY_REVOKED"));
+        // It signs with its other key from then on.
+        let engine = alive(1).await;
+        let trust = world.module.trust().load();
+        assert!(check_owner(&trust, &engine, &world.module).is_ok());
+    }
+
+    #[tokio::test]
+    async fn leases_that_are_over_because_this_process_was_late_last_for_one_more_call() {
+        let world = World::lost().await;
+        let registry = &world.monitor.context.registry;
+        let registrant = Registrant {
+            heartbeat_interval: Some(Duration::from_millis(100)),
+            ..owner()
+        };
+        let id = world.engine().await.id;
+        registry.heartbeat(&registrant, id).await.unwrap();
+        tokio::task::yield_now().await;
+
+        // What another process or a stop does to this one.
+        std::thread::sleep(Duration::from_millis(1_100));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            assert_eq!(world.engine().await.status, EngineStatus::Ready);
+        }
+
+        while world.engine().await.status == EngineStatus::Ready {
+            tokio::task::yield_now().await;
+        }
+        let reason = world.engine().await.status_reason.clone();
+        assert_eq!(reason.as_deref(), Some("not heard of for 1s"));
+    }
+
+    #[tokio::test]
     async fn check_during_which_this_process_was_late_counts_for_nothing() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = silent.local_addr().unwrap().port();
@@ -686,7 +772,7 @@ mod tests {
         let start = Instant::now();
 
         world.monitor.check_all().await.unwrap();
-        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        sleep(Duration::from_millis(2_100)).await;
 
         let asked = asked.lock().unwrap();
         let of = |host| asked.iter().filter(move |(name, _)| name.starts_with(host));
@@ -714,7 +800,7 @@ mod tests {
         world.monitor.check_now(engine);
 
         for _ in 0..200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(50)).await;
             world.monitor.heard(engine);
         }
 
@@ -731,12 +817,12 @@ mod tests {
         })
         .await;
         // The first look is after a lease, the next one 3 s later.
-        tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
+        sleep(LEASE + Duration::from_secs(1)).await;
         world.clock.advance(Duration::from_secs(61));
 
-        tokio::time::sleep(Duration::from_millis(1_900)).await;
+        sleep(Duration::from_millis(1_900)).await;
         let before = world.engine().await.status;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(200)).await;
 
         assert_eq!(before, EngineStatus::New);
         assert_eq!(world.engine().await.status, EngineStatus::Inactive);

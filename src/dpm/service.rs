@@ -121,7 +121,8 @@ impl EngineRegistryService {
         let address = request.address.ok_or(ConvertError::Missing("address"))?;
         let address = EngineAddress::try_from(&address)?;
         let constraints = EngineConstraints::try_from(request.constraints.unwrap_or_default())?;
-        let registrant = caller.registrant(&request.instance)?;
+        let mut registrant = caller.registrant(&request.instance)?;
+        registrant.heartbeat_interval = self.interval(request.heartbeat_interval);
         // No caller has a name resolved for an engine that it does not own.
         let owner = self.registry.check_owner(&registrant, id).await;
         owner.map_err(|error| self.status(&error, &caller))?;
@@ -141,16 +142,17 @@ impl EngineRegistryService {
             self.monitor.check_now(engine.id);
         }
         let durable = self.flush(&caller).await?;
-        let engine = Some(caller.view(&engine));
         Ok(Response::new(wire::RegisterEngineResponse {
-            engine,
+            heartbeat_interval: named(&engine),
+            engine: Some(caller.view(&engine)),
             durable,
-            heartbeat_interval: self.named_interval(),
         }))
     }
 
-    fn named_interval(&self) -> Option<prost_types::Duration> {
-        self.heartbeat_interval?.try_into().ok()
+    /// Returns the time between two heartbeats of an engine whose own setting is `own`.
+    fn interval(&self, own: Option<prost_types::Duration>) -> Option<Duration> {
+        let named = self.heartbeat_interval.map(convert::within_bounds);
+        named.or_else(|| convert::heartbeat_interval(own))
     }
 
     /// Waits until a crash would not take back what was done for `caller`; returns `false` if it may.
@@ -163,6 +165,11 @@ impl EngineRegistryService {
 /// Returns `true` if an engine that calls is to be checked: it lives, and has not proved itself.
 fn is_to_check(engine: &Engine) -> bool {
     engine.status != EngineStatus::Ready || engine.suspect
+}
+
+/// Returns the time between two heartbeats that `engine` is to keep.
+fn named(engine: &Engine) -> Option<prost_types::Duration> {
+    engine.heartbeat_interval?.try_into().ok()
 }
 
 /// Returns the outcome of a call of `RegisterEngine`, for the metrics.
@@ -209,6 +216,7 @@ impl Caller {
             fingerprint: self.token.key_id().as_str().into(),
             over_loopback: self.is_here(),
             instance: convert::instance(instance)?,
+            heartbeat_interval: None,
         })
     }
 
@@ -262,7 +270,8 @@ impl Service for EngineRegistryService {
     ) -> Result<Response<wire::HeartbeatResponse>, Status> {
         let caller = Caller::of(&request, "Heartbeat")?;
         let id = engine_id(&request.get_ref().engine_id)?;
-        let registrant = caller.registrant(&request.get_ref().instance)?;
+        let mut registrant = caller.registrant(&request.get_ref().instance)?;
+        registrant.heartbeat_interval = self.interval(request.get_ref().heartbeat_interval);
         let renewed = self.registry.heartbeat(&registrant, id).await;
         let engine = renewed.map_err(|error| self.status(&error, &caller))?;
         if is_to_check(&engine) {
@@ -275,7 +284,7 @@ impl Service for EngineRegistryService {
             dial_back_failure: view.dial_back_failure,
             address: view.address,
             instance: view.instance,
-            heartbeat_interval: self.named_interval(),
+            heartbeat_interval: named(&engine),
         }))
     }
 

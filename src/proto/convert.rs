@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::registry as wire;
 use crate::engine::{
@@ -47,6 +48,20 @@ pub fn engine_id(text: &str) -> Result<EngineId, ConvertError> {
 pub fn instance(text: &str) -> Result<Option<Instance>, ConvertError> {
     let instance = (!text.is_empty()).then(|| text.parse());
     instance.transpose().map_err(ConvertError::Instance)
+}
+
+/// Reads the time between two heartbeats, which older modules leave out, within bounds.
+pub fn heartbeat_interval(named: Option<prost_types::Duration>) -> Option<Duration> {
+    // Prost's own conversion panics on odd values.
+    let prost_types::Duration { seconds, nanos } = named?;
+    let (seconds, nanos) = (u64::try_from(seconds), u32::try_from(nanos));
+    let interval = Duration::new(seconds.ok()?, nanos.ok()?.min(999_999_999));
+    Some(within_bounds(interval))
+}
+
+/// Returns `interval`, or the nearest one that two modules may agree on.
+pub fn within_bounds(interval: Duration) -> Duration {
+    interval.clamp(Duration::from_millis(100), Duration::from_secs(3600))
 }
 
 /// Writes an instance; empty where it is not known.
@@ -169,6 +184,7 @@ impl TryFrom<wire::Engine> for Engine {
             },
             over_loopback: false,
             instance: instance(&engine.instance)?,
+            heartbeat_interval: None,
             registered_at,
             last_seen_at: registered_at,
         })
@@ -177,7 +193,7 @@ impl TryFrom<wire::Engine> for Engine {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::engine::Owner;
@@ -234,6 +250,7 @@ mod tests {
             registered_at: time(1_234),
             over_loopback: false,
             instance: Some(Instance::from_random([9; 16])),
+            heartbeat_interval: None,
             last_seen_at: time(5_678),
         };
 

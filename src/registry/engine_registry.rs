@@ -4,11 +4,11 @@ mod removal;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::leases::Leases;
 use super::stale::Stale;
 use super::store::{Condition, EngineStore, Expected};
 use super::{Creations, Limits, Registrant, RegistryError};
@@ -49,6 +49,7 @@ pub struct EngineRegistry {
     unlogged: Mutex<HashMap<EngineId, EngineStatus>>,
     failures: Mutex<Ledger<String>>,
     stale: Mutex<Stale>,
+    leases: Mutex<Leases>,
 }
 
 /// How many kinds of events of engines are counted one by one, and how many lines a minute each
@@ -80,6 +81,7 @@ impl EngineRegistry {
             unlogged: Mutex::default(),
             failures: Mutex::new(Ledger::new(MOST_CAUSES, 1)),
             stale: Mutex::default(),
+            leases: Mutex::default(),
         }
     }
 
@@ -126,6 +128,7 @@ impl EngineRegistry {
             owner: caller.as_owner(),
             over_loopback: caller.over_loopback,
             instance: caller.instance,
+            heartbeat_interval: caller.heartbeat_interval,
             registered_at: now,
             last_seen_at: now,
         };
@@ -160,14 +163,21 @@ impl EngineRegistry {
                 if engine.status == EngineStatus::Inactive {
                     return Err(RegistryError::NotFound(id));
                 }
-                Ok(
-                    (!engine.is_of_another_process(caller.instance)).then(|| Engine {
-                        last_seen_at: now,
-                        ..engine.clone()
-                    }),
-                )
+                if engine.is_of_another_process(caller.instance) {
+                    return Ok(None);
+                }
+                let mut alive = engine.clone();
+                if *alive.owner.fingerprint != *caller.fingerprint {
+                    alive.owner = caller.as_owner();
+                }
+                alive.heartbeat_interval = caller.heartbeat_interval;
+                alive.last_seen_at = now;
+                Ok(Some(alive))
             })
             .await?;
+        if !updated.after.is_of_another_process(caller.instance) {
+            self.renew_lease(&updated.after);
+        }
         Ok(updated.after)
     }
 
@@ -281,6 +291,9 @@ impl EngineRegistry {
                         Event::Proved
                     }
                     CheckOutcome::Alive => {
+                        if engine.suspect {
+                            engine.status_reason = None;
+                        }
                         engine.last_seen_at = now;
                         Event::Alive
                     }
@@ -298,6 +311,9 @@ impl EngineRegistry {
         if updated.status_changed() && updated.after.status == EngineStatus::Ready {
             self.replace_stale(&updated.after).await;
         }
+        if !matches!(outcome, CheckOutcome::Failed(_)) {
+            self.renew_lease(&updated.after);
+        }
         let reason_changed = updated.before.status_reason != updated.after.status_reason;
         self.report_status(&updated, None);
         if let Some(failure) = &updated.after.dial_back_failure
@@ -307,36 +323,6 @@ impl EngineRegistry {
             events::engine_check_failed(&updated.after, failure, suppressed);
         }
         Ok(updated.after)
-    }
-
-    /// Makes every engine INACTIVE that was not seen for `limit`; returns how many.
-    ///
-    /// # Errors
-    ///
-    /// When the store fails, for the engines for which it does; all others are judged.
-    pub async fn inactivate_not_seen(&self, limit: Duration) -> Result<usize, RegistryError> {
-        let Some(oldest) = self.clock.now().checked_sub(limit) else {
-            return Ok(0);
-        };
-        let reason = format!("not seen for {} s", limit.as_secs());
-        let mut changed = 0;
-        let mut failed = None;
-        for engine in self.all().await? {
-            let inactivated = self.update(engine.id, |engine| {
-                let late = inactive(engine, Event::NotSeen, &reason);
-                Ok(late.filter(|_| engine.last_seen_at <= oldest))
-            });
-            match inactivated.await {
-                Ok(updated) => {
-                    self.report_status(&updated, Some(&reason));
-                    changed += usize::from(updated.status_changed());
-                }
-                // It has been forgotten since.
-                Err(RegistryError::NotFound(_)) => {}
-                Err(error) => failed = Some(error),
-            }
-        }
-        failed.map_or(Ok(changed), Err)
     }
 
     /// Creates `new` within the limits; returns `None` if it exists already.

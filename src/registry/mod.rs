@@ -2,6 +2,7 @@
 
 mod address_policy;
 mod engine_registry;
+mod leases;
 mod stale;
 pub mod store;
 
@@ -136,6 +137,8 @@ pub struct Registrant {
     pub over_loopback: bool,
     /// The process of the engine that calls, if the call names one.
     pub instance: Option<Instance>,
+    /// The time between two heartbeats of that engine, if it is known.
+    pub heartbeat_interval: Option<Duration>,
 }
 
 impl Registrant {

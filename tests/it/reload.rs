@@ -310,7 +310,7 @@ async fn engine_whose_own_key_is_revoked_leaves_ready_though_its_deployment_has_
     running
         .engine_is(engine.id, EngineStatus::Disconnected)
         .await;
-    running.reason(engine.id, "AUDIENCE_MISMATCH").await;
+    running.reason(engine.id, "KEY_REVOKED").await;
     engine.stop().await;
     running.stop().await;
 }

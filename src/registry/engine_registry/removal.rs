@@ -1,10 +1,14 @@
-//! How an operator takes an engine off the list that does not come back.
+//! How an engine leaves: it is lost, not seen for long, or taken off the list.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{EngineRegistry, inactive, lock};
-use crate::engine::{Engine, EngineId, EngineStatus, Event};
+use crate::engine::{Engine, EngineId, EngineStatus, Event, transition};
 use crate::failure::cause;
+use crate::registry::leases::length;
 use crate::registry::stale::is_stale;
 use crate::registry::store::StoreError;
 use crate::registry::{Registrant, RegistryError};
@@ -73,9 +77,96 @@ impl EngineRegistry {
         Ok(true)
     }
 
-    /// Notes whether `engine` is gone from its address, as it is recorded now.
+    /// Makes every engine INACTIVE that was not seen for `limit`; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, for the engines for which it does; all others are judged.
+    pub async fn inactivate_not_seen(&self, limit: Duration) -> Result<usize, RegistryError> {
+        let Some(oldest) = self.clock.now().checked_sub(limit) else {
+            return Ok(0);
+        };
+        let reason = format!("not seen for {} s", limit.as_secs());
+        let mut changed = 0;
+        let mut failed = None;
+        for engine in self.all().await? {
+            let inactivated = self.update(engine.id, |engine| {
+                let late = inactive(engine, Event::NotSeen, &reason);
+                Ok(late.filter(|_| engine.last_seen_at <= oldest))
+            });
+            match inactivated.await {
+                Ok(updated) => {
+                    self.report_status(&updated, Some(&reason));
+                    changed += usize::from(updated.status_changed());
+                }
+                // It has been forgotten since.
+                Err(RegistryError::NotFound(_)) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(changed), Err)
+    }
+
+    /// Notes `engine` as it is recorded now: if it is gone from its address, and its lease, which
+    /// begins.
     pub(crate) fn note(&self, engine: &Engine) {
         lock(&self.stale).note(engine);
+        lock(&self.leases).remove(engine.id);
+        self.renew_lease(engine);
+    }
+
+    /// Begins the lease of `engine` again, if it is READY.
+    pub(super) fn renew_lease(&self, engine: &Engine) {
+        if engine.status == EngineStatus::Ready {
+            lock(&self.leases).renew(engine.id, engine.heartbeat_interval, Instant::now());
+        }
+    }
+
+    /// Returns when leases may be over.
+    pub(crate) fn next_look(&self) -> Instant {
+        lock(&self.leases).next_look(Instant::now())
+    }
+
+    /// Returns how long all engines take to call whose leases are over; zero if there are none.
+    pub(crate) fn patience(&self) -> Duration {
+        lock(&self.leases).patience(Instant::now())
+    }
+
+    /// Takes the engines out of READY whose leases are over. Where they are many at once, they stay
+    /// for now, suspect.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub(crate) async fn end_leases(&self) -> Result<(), RegistryError> {
+        let now = Instant::now();
+        let overdue = lock(&self.leases).overdue(now);
+        if overdue.has_changed {
+            events::eviction_held(overdue.are_held, overdue.engines.len());
+        }
+        for id in overdue.engines {
+            let ended = self.update(id, |engine| {
+                let is_over = lock(&self.leases).is_over(id, now);
+                if engine.status != EngineStatus::Ready || !is_over {
+                    return Ok(None);
+                }
+                let lease = length(engine.heartbeat_interval);
+                let lost = transition(engine.status, Event::CheckFailed);
+                Ok(Some(Engine {
+                    status: lost.filter(|_| !overdue.are_held).unwrap_or(engine.status),
+                    suspect: overdue.are_held,
+                    status_reason: Some(format!("not heard of for {lease:?}").into()),
+                    ..engine.clone()
+                }))
+            });
+            match ended.await {
+                Ok(updated) => self.report_status(&updated, updated.after.status_reason.as_deref()),
+                // It has been forgotten since.
+                Err(RegistryError::NotFound(_)) => lock(&self.leases).remove(id),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Removes the stale records of the same deployment at the address where `engine` has proved
@@ -107,6 +198,7 @@ impl EngineRegistry {
     pub(super) fn forgot(&self, engine: &Engine, why: &str) {
         lock(&self.unlogged).remove(&engine.id);
         lock(&self.stale).remove(engine.id);
+        lock(&self.leases).remove(engine.id);
         events::forget_engine(engine, why);
     }
 }

@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tracing::instrument::WithSubscriber as _;
 
@@ -74,6 +75,7 @@ fn caller(deployment: &str) -> Registrant {
         fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
         over_loopback: true,
         instance: None,
+        heartbeat_interval: None,
     }
 }
 
@@ -511,6 +513,135 @@ async fn engine_that_is_swept_while_its_lines_are_held_back_is_logged_once_later
     assert_eq!(later.len(), 1, "{later:?}");
     let ends = "INACTIVE not seen for 3600 s";
     assert!(later[0].ends_with(ends), "{later:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn engine_that_is_not_heard_of_for_three_intervals_is_disconnected_and_logged_once() {
+    let world = World::new();
+    let every_minute = Registrant {
+        heartbeat_interval: Some(Duration::from_secs(60)),
+        ..caller("dpe-dev")
+    };
+    let engine = world.ready(1).await;
+    let alive = world.registry.heartbeat(&every_minute, id(1)).await;
+    assert_eq!(
+        alive.unwrap().heartbeat_interval,
+        every_minute.heartbeat_interval
+    );
+    tokio::time::advance(Duration::from_secs(100)).await;
+    // What answers a check has as long as what calls.
+    let alive = world.registry.find(id(1)).await.unwrap().unwrap();
+    assert!(engine.is_still(&alive));
+    world.checked(&alive, CheckOutcome::Alive).await;
+
+    tokio::time::advance(Duration::from_secs(179)).await;
+    world.registry.end_leases().await.unwrap();
+    assert_eq!(
+        world.registry.find(id(1)).await.unwrap().unwrap().status,
+        EngineStatus::Ready
+    );
+    assert_eq!(
+        world.registry.next_look(),
+        Instant::now() + Duration::from_secs(1)
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let lines = logged(async {
+        for _ in 0..3 {
+            world.registry.end_leases().await.unwrap();
+            tokio::time::advance(Duration::from_secs(60)).await;
+        }
+    });
+
+    assert_eq!(
+        lines.await,
+        ["setEngineStatus READY DISCONNECTED not heard of for 180s"]
+    );
+    let lost = world
+        .registry
+        .heartbeat(&every_minute, id(1))
+        .await
+        .unwrap();
+    assert_eq!(lost.status, EngineStatus::Disconnected);
+    assert_eq!(lost.status_reason.as_deref(), Some("not heard of for 180s"));
+    let back = world.checked(&lost, CheckOutcome::Proved).await;
+    assert_eq!(
+        (back.status, back.status_reason.as_deref()),
+        (EngineStatus::Ready, None)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_engines_that_are_not_heard_of_at_once_stay_ready_and_suspect_for_ten_intervals() {
+    let world = World::new();
+    for n in 0..20 {
+        world.ready(n).await;
+    }
+    let statuses = async || {
+        let all = world.registry.all().await.unwrap();
+        let count = |status, suspect| {
+            let those = all
+                .iter()
+                .filter(|engine| (engine.status, engine.suspect) == (status, suspect));
+            those.count()
+        };
+        [
+            count(EngineStatus::Ready, true),
+            count(EngineStatus::Ready, false),
+            count(EngineStatus::Disconnected, false),
+        ]
+    };
+    tokio::time::advance(Duration::from_secs(15)).await;
+
+    let held = logged(async { world.registry.end_leases().await.unwrap() });
+    assert_eq!(held.await, ["evictionHeld"]);
+    assert_eq!(statuses().await, [20, 0, 0]);
+    // Its own checks have failed three times.
+    let first = world.registry.find(id(0)).await.unwrap().unwrap();
+    world.checked(&first, failed("refused")).await;
+    // Another one calls; its check clears it.
+    let second = world
+        .registry
+        .heartbeat(&caller("dpe-dev"), id(1))
+        .await
+        .unwrap();
+    assert!(second.suspect);
+    let second = world.checked(&second, CheckOutcome::Alive).await;
+    assert_eq!(
+        (second.suspect, second.status_reason.as_deref()),
+        (false, None)
+    );
+    assert_eq!(statuses().await, [18, 1, 1]);
+    for _ in 0..9 {
+        tokio::time::advance(Duration::from_secs(5)).await;
+        world
+            .registry
+            .heartbeat(&caller("dpe-dev"), id(1))
+            .await
+            .unwrap();
+        world.registry.end_leases().await.unwrap();
+        assert_eq!(statuses().await, [18, 1, 1]);
+    }
+    tokio::time::advance(Duration::from_secs(5)).await;
+
+    let resumed = logged(async { world.registry.end_leases().await.unwrap() }).await;
+
+    assert_eq!(resumed[0], "evictionResumed");
+    assert_eq!(statuses().await, [0, 1, 19]);
+}
+
+#[tokio::test]
+async fn heartbeat_names_the_key_that_signs_now() {
+    let world = World::new();
+    world.ready(1).await;
+    let rotated = Registrant {
+        fingerprint: "another key".into(),
+        ..caller("dpe-dev")
+    };
+
+    let engine = world.registry.heartbeat(&rotated, id(1)).await.unwrap();
+
+    assert_eq!(&*engine.owner.fingerprint, "another key");
+    assert_eq!(engine.status, EngineStatus::Ready);
 }
 
 #[tokio::test(start_paused = true)]

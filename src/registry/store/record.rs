@@ -1,11 +1,11 @@
 //! An engine as bytes: what outlasts the process.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
 
 use crate::engine::{Engine, EngineStatus};
-use crate::proto::convert::ConvertError;
+use crate::proto::convert::{ConvertError, within_bounds};
 use crate::proto::registry as wire;
 
 /// A record.
@@ -15,6 +15,9 @@ struct Record {
     engine: Option<wire::Engine>,
     #[prost(bool, tag = "2")]
     over_loopback: bool,
+    /// In milliseconds; 0 if it is not known.
+    #[prost(uint64, tag = "3")]
+    heartbeat_interval: u64,
 }
 
 /// Returns the bytes of `engine`: all but how checks went.
@@ -26,6 +29,9 @@ pub fn encode(engine: &Engine) -> Vec<u8> {
     let record = Record {
         engine: Some(kept),
         over_loopback: engine.over_loopback,
+        heartbeat_interval: engine.heartbeat_interval.map_or(0, |interval| {
+            u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)
+        }),
     };
     record.encode_to_vec()
 }
@@ -42,6 +48,8 @@ pub fn decode(bytes: &[u8], last_seen_at: Option<SystemTime>) -> Result<Engine, 
     let kept = record.engine.ok_or(ConvertError::Missing("engine"))?;
     let mut engine = Engine::try_from(kept)?;
     engine.over_loopback = record.over_loopback;
+    let interval = Some(record.heartbeat_interval).filter(|interval| *interval > 0);
+    engine.heartbeat_interval = interval.map(|ms| within_bounds(Duration::from_millis(ms)));
     engine.last_seen_at =
         last_seen_at.map_or(engine.registered_at, |seen| seen.max(engine.registered_at));
     engine.suspect = engine.status == EngineStatus::Ready;

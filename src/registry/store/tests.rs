@@ -63,6 +63,7 @@ pub(super) fn engine(n: u8, deployment: &str) -> Engine {
         },
         over_loopback: true,
         instance: Some(Instance::from_random([n; 16])),
+        heartbeat_interval: Some(Duration::from_secs(5)),
         registered_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567),
         last_seen_at: SystemTime::UNIX_EPOCH + Duration::from_millis(2_345_678),
     }
@@ -75,6 +76,7 @@ async fn a_record_comes_back_as_it_was_written(store: &dyn EngineStore) {
         dial_back_failure: None,
         over_loopback: false,
         instance: None,
+        heartbeat_interval: None,
         owner: Owner {
             environment: None,
             ..engine(2, "dpe-dev").owner

@@ -53,3 +53,23 @@ pub fn engine_is_duplicate(
         message = format_args!("another process has this engine's id; {help}")
     );
 }
+
+/// `evictionHeld` and `evictionResumed`: of so many engines the lease is over at once that they stay
+/// READY for now; they do no longer.
+pub fn eviction_held(is_held: bool, overdue: usize) {
+    if is_held {
+        warn!(
+            target: REGISTRY,
+            eventId = "evictionHeld",
+            overdue,
+            message = "Many engines were not heard of at once: the network may be down. They stay READY for now, suspect."
+        );
+    } else {
+        warn!(
+            target: REGISTRY,
+            eventId = "evictionResumed",
+            overdue,
+            message = "Engines that are not heard of leave READY again."
+        );
+    }
+}

@@ -81,6 +81,7 @@ fn seed_engine(constraints: EngineConstraints) -> Engine {
         registered_at: SystemTime::UNIX_EPOCH,
         over_loopback: false,
         instance: None,
+        heartbeat_interval: None,
         last_seen_at: SystemTime::UNIX_EPOCH,
     }
 }
