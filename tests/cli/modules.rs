@@ -1,5 +1,6 @@
 //! `dpm run`, `dpe run` and `engines`, as processes.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -105,6 +106,15 @@ impl Running {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args([name, &pid]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Returns how many file descriptors and threads it has.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let count = |of| {
+            let listed = fs::read_dir(format!("/proc/{}/{of}", self.child.id()));
+            listed.unwrap().count()
+        };
+        (count("fd"), count("task"))
     }
 
     /// Ends it, which completes its log file.

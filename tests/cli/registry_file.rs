@@ -16,6 +16,15 @@ use super::support::Folder;
 
 const DPM: &str = "dpm/etc/application.properties";
 
+/// How often a process is ended.
+fn rounds() -> usize {
+    if env::var_os("COUNTERSIGN_LONG").is_some() {
+        200
+    } else {
+        20
+    }
+}
+
 fn engines(folder: &Folder, port: u16) -> Vec<serde_json::Value> {
     let list = format!("engines list --home dpm --set ataccama.server.grpc.port={port} -o json");
     let listed = folder.run(&list).exits(0).json();
@@ -155,11 +164,7 @@ async fn register(dpe: Module, seen: watch::Sender<usize>) -> BTreeSet<String> {
 
 #[test]
 fn no_acknowledged_registration_is_lost_by_a_dpm_that_is_killed_again_and_again() {
-    let rounds = if env::var_os("COUNTERSIGN_LONG").is_some() {
-        200
-    } else {
-        20
-    };
+    let rounds = rounds();
     let port = super::free_port::free_port();
     let many = "countersign.registry.max-engines=1000000\n\
                 countersign.registry.max-engines-per-deployment=1000000\n\
@@ -200,4 +205,33 @@ fn no_acknowledged_registration_is_lost_by_a_dpm_that_is_killed_again_and_again(
     let lost = kept.iter().filter(|id| !listed.contains(id.as_str()));
     assert_eq!(lost.count(), 0);
     assert!(kept.len() >= rounds, "{}", kept.len());
+}
+
+#[test]
+fn engine_that_is_restarted_again_and_again_is_one_engine_and_leaks_nothing() {
+    let folder = paired();
+    let mut dpm = Running::start(&folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    let port = dpm.port();
+    dpm.drain();
+    let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+    let of_dpm = format!("--home dpm --set ataccama.server.grpc.port={port}");
+    let mut held = Vec::new();
+    for round in 0..rounds() {
+        let mut dpe = Running::start(&folder, &format!("dpe run --home dpe {ANY_PORT} {to_dpm}"));
+        dpe.until(" register ");
+        folder
+            .run(&format!("engines wait dpe-dev {of_dpm}"))
+            .exits(0);
+        held.push(dpm.held());
+        if round % 2 == 0 {
+            dpe.stop();
+        }
+    }
+
+    assert_eq!(engines(&folder, port).len(), 1);
+    // The commands that the DPM answers come and go.
+    let (descriptors, threads) = held.iter().copied().skip(5).max().unwrap();
+    let (first, running) = held.iter().copied().take(5).max().unwrap();
+    assert!(descriptors <= first + 4, "{held:?}");
+    assert!(threads <= running + 4, "{held:?}");
 }
