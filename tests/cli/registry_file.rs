@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use countersign::Module;
 use countersign::proto::registry as wire;
@@ -234,4 +236,57 @@ fn engine_that_is_restarted_again_and_again_is_one_engine_and_leaks_nothing() {
     let (first, running) = held.iter().copied().take(5).max().unwrap();
     assert!(descriptors <= first + 4, "{held:?}");
     assert!(threads <= running + 4, "{held:?}");
+}
+
+#[test]
+fn no_engine_that_answers_leaves_ready_through_a_stop_a_reload_a_rotation_or_the_end_of_another() {
+    let folder = Folder::new();
+    let short = "ataccama.authentication.internal.jwt.generator.token-expiration=1s\n\
+                 countersign.token.max-lifetime=1s\ncountersign.token.leeway=0s\nserver.port=0\n";
+    let port = super::free_port::free_port();
+    folder.write(DPM, format!("ataccama.server.grpc.port={port}\n{short}"));
+    let homes = ["dpe", "dpe-2", "dpe-3", "dpe-4"];
+    for home in homes.iter().chain(&["new"]) {
+        let own = super::free_port::free_port();
+        let to_dpm = format!("ataccama.client.connection.dpm.grpc.port={port}\n");
+        let own = format!("ataccama.server.grpc.port={own}\n{to_dpm}{short}");
+        folder.write(&format!("{home}/etc/application.properties"), own);
+    }
+    let pair = "pair dpm=dpm dpe=dpe dpe=dpe-2 dpe=dpe-3 dpe=dpe-4 --yes";
+    folder.run(pair).exits(0);
+    let mut dpm = Running::start(&folder, "dpm run --home dpm");
+    dpm.port();
+    dpm.drain();
+    let start = |home| Running::start(&folder, &format!("dpe run --home {home}"));
+    let mut dpes = homes.map(start).into_iter();
+    let are_ready = |names: &[&str]| {
+        for name in names {
+            let wait = format!("engines wait {name}-dev --home dpm");
+            folder.run(&wait).exits(0);
+        }
+    };
+    are_ready(&homes);
+
+    dpm.signal("-STOP");
+    // So long may the machine give the CPU to others.
+    thread::sleep(Duration::from_secs(2));
+    dpm.signal("-CONT");
+    folder.run("pair dpm=dpm new:dpe=new --yes").exits(0);
+    let peers = homes.map(|home| format!("--peer-file {home}")).join(" ");
+    let rotate = format!("rotate run --home dpm {peers} --peer-file new --now --yes");
+    folder.run(&rotate).exits(0);
+    drop(dpes.next());
+    are_ready(&homes[1..]);
+    dpm.stop();
+
+    let log = folder.read("dpm/log/spring-boot-logger.json.log");
+    let lost = |line: &&str| line.contains(r#""newStatus":"DISCONNECTED""#);
+    let lost: Vec<_> = log.lines().filter(lost).collect();
+    // The one that ended, if its checks had failed three times by then.
+    assert!(lost.len() <= 1, "{lost:#?}");
+    assert!(
+        lost.iter()
+            .all(|line| line.contains(r#""deployment":"dpe-dev""#)),
+        "{lost:#?}"
+    );
 }
