@@ -46,7 +46,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("jose", 1643),
     ("library", 315),
     ("program", 149),
-    ("properties", 1787),
+    ("properties", 1784),
     ("proto", 173),
     ("registry", 1716),
     ("secret", 22),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 38270;
+const TOTAL: usize = 38267;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -42,9 +42,6 @@ pub enum ReadFault {
     /// A folder.
     #[error("it is a directory, not a file")]
     Directory,
-    /// A pipe, socket or device: reading it might never end.
-    #[error("it is a pipe, socket or device, not a file")]
-    Special,
     /// More than 8 MiB.
     #[error("it is larger than 8 MiB")]
     TooLarge,
@@ -279,7 +276,6 @@ impl From<io::Error> for ReadFault {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Missing,
             io::ErrorKind::IsADirectory => Self::Directory,
-            io::ErrorKind::Unsupported => Self::Special,
             _ => Self::Io(error),
         }
     }

@@ -51,7 +51,7 @@ fn device_and_pipe_are_refused_without_waiting() {
     let _listener = UnixListener::bind(&socket).unwrap();
     let pipe = dir.path().join("pipe");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-    let special = "it is a pipe, socket or device, not a file";
+    let special = "it is a pipe, socket or device; only a regular file is used";
 
     assert_eq!(fault(Path::new("/dev/zero")), special);
     assert_eq!(fault(&socket), special);
@@ -98,4 +98,17 @@ fn debug_of_a_file_shows_no_text() {
     let text = FileText::from_bytes(b"generator.key=c2VjcmV0").unwrap();
 
     assert!(!format!("{text:?}").contains("c2VjcmV0"));
+}
+
+#[cfg(unix)]
+#[test]
+fn link_where_none_is_followed_is_called_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+
+    let refused = ReadFault::from(crate::files::read_own(&link).unwrap_err());
+
+    let text = "it is a symbolic link, which is not followed here; only a regular file is used";
+    assert_eq!(refused.to_string(), text);
 }
