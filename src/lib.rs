@@ -111,6 +111,10 @@ pub mod internals {
     pub use crate::properties::looks;
     pub use crate::properties::name::Name;
     pub use crate::properties::{Document, Edit, Entry};
+    #[cfg(feature = "etcd")]
+    pub use crate::registry::store::etcd::record::{
+        open as open_etcd_record, seal as seal_etcd_record,
+    };
     #[cfg(feature = "registry")]
     pub use crate::registry::store::record::{decode as decode_record, encode as encode_record};
     pub use crate::storage::revoked_keys::parse as parse_revoked_keys;

@@ -33,10 +33,10 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 419),
     ("cli", 4471),
     ("clock", 86),
-    ("config", 6613),
+    ("config", 6657),
     ("diagnostic", 593),
     ("dpe", 620),
-    ("dpm", 1855),
+    ("dpm", 1929),
     ("engine", 304),
     ("failure", 107),
     ("files", 101),
@@ -48,17 +48,17 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1784),
     ("proto", 173),
-    ("registry", 1716),
+    ("registry", 2823),
     ("secret", 22),
     ("storage", 329),
-    ("telemetry", 1721),
+    ("telemetry", 1725),
     ("testing", 51),
     ("token", 1798),
     ("trust", 309),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 38267;
+const TOTAL: usize = 39496;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

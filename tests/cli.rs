@@ -22,6 +22,9 @@ mod doctor;
 mod embedded;
 #[path = "cli/engines.rs"]
 mod engines;
+#[cfg(all(unix, feature = "etcd"))]
+#[path = "cli/etcd.rs"]
+mod etcd;
 #[cfg(unix)]
 #[path = "cli/examples.rs"]
 mod examples;

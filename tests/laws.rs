@@ -12,6 +12,9 @@ use proptest::sample::{Index, select};
 use prost::Message as _;
 use prost_types::Timestamp;
 
+#[cfg(feature = "etcd")]
+#[path = "laws/etcd_law.rs"]
+mod etcd_law;
 #[path = "laws/law.rs"]
 mod law;
 
@@ -374,6 +377,36 @@ proptest! {
     #[test]
     fn revoked_keys_are_read_as_they_were_written(text in text(REVOKED_KEYS, 12)) {
         law::revoked_keys(&text);
+    }
+
+    #[cfg(feature = "etcd")]
+    #[test]
+    fn records_of_etcd_are_believed_as_far_as_they_are_signed(
+        status in 1..5,
+        port in 1..65_536,
+        capability in ".{0,40}",
+        junk in vec(any::<u8>(), 0..8),
+    ) {
+        let engine = wire::Engine {
+            id: EngineId::from_random([1; 16]).to_string(),
+            address: Some(wire::EngineAddress { hostname: "a".to_owned(), port }),
+            constraints: Some(wire::EngineConstraints {
+                capabilities: [("a".to_owned(), capability)].into(),
+                ..wire::EngineConstraints::default()
+            }),
+            status,
+            registered_at: Some(Timestamp { seconds: 1, nanos: 1 }),
+            ..wire::Engine::default()
+        };
+        let mut bytes = vec![0x0a];
+        bytes.extend(engine.encode_length_delimited_to_vec());
+        etcd_law::etcd_record(&bytes);
+        bytes.extend(&junk);
+        etcd_law::etcd_record(&bytes);
+        let mut value = vec![0x0a];
+        value.extend(bytes.encode_length_delimited_to_vec());
+        etcd_law::etcd_record(&value);
+        etcd_law::etcd_record(&junk);
     }
 
     #[test]

@@ -257,10 +257,8 @@ fn store(reader: &mut Reader<'_>) -> RegistryStore {
         if text == "memory:" {
             return Ok(RegistryStore::Memory);
         }
-        if text.starts_with("etcd://") {
-            return Err(
-                "names a store that this version does not support; use `file:` or `memory:`",
-            );
+        if let Some(members) = text.strip_prefix("etcd://") {
+            return etcd(members);
         }
         match text.strip_prefix("file:") {
             None => Err("does not start with `memory:`, `file:` or `etcd://`"),
@@ -272,6 +270,34 @@ fn store(reader: &mut Reader<'_>) -> RegistryStore {
         }
     });
     read.map_or_else(RegistryStore::default, |(store, _)| store)
+}
+
+/// Reads the members of an etcd cluster.
+#[cfg(feature = "etcd")]
+fn etcd(members: &str) -> Result<RegistryStore, &'static str> {
+    if !members.split(',').all(is_member) {
+        return Err("is not `etcd://host:port`, with further members after commas");
+    }
+    let each = members.split(',').map(str::to_owned);
+    Ok(RegistryStore::Etcd(each.collect()))
+}
+
+#[cfg(feature = "etcd")]
+fn is_member(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let inner = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+        is_port && check_host(inner.unwrap_or(host)).is_ok()
+    })
+}
+
+#[cfg(not(feature = "etcd"))]
+fn etcd(_members: &str) -> Result<RegistryStore, &'static str> {
+    Err(
+        "names etcd, and this program was built without the feature `etcd`; use `file:` or `memory:`",
+    )
 }
 
 fn engine(reader: &mut Reader<'_>) -> EngineSettings {

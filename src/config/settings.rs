@@ -87,6 +87,9 @@ pub enum RegistryStore {
     Memory,
     /// In this file, or in `registry.redb` in the storage folder.
     File(Option<PathBuf>),
+    /// In etcd, at these members: `host:port` of each.
+    #[cfg(feature = "etcd")]
+    Etcd(Vec<String>),
 }
 
 impl Default for RegistryStore {

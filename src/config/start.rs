@@ -13,8 +13,10 @@ use crate::diagnostic::CommandLine;
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
 use crate::grpc::tls::TlsError;
-use crate::grpc::{ModuleError, Target};
+use crate::grpc::{Module, ModuleError, Target};
 use crate::http::Access;
+#[cfg(feature = "etcd")]
+use crate::registry::store::etcd::{EtcdOptions, EtcdStore};
 use crate::registry::store::{EngineStore, FileStore, MemoryStore};
 use crate::storage::{Storage, StorageError};
 
@@ -82,7 +84,7 @@ impl Settings {
             ..dpm::Options::default()
         };
         let (grpc, http) = self.listen().await?;
-        let store = self.engine_store(&storage)?;
+        let store = self.engine_store(&storage, &module).await?;
         let dpm = Dpm::new(module, storage, grpc, store, options)?;
         Ok((dpm.with_site(http, self.http_access()), reloader))
     }
@@ -125,11 +127,29 @@ impl Settings {
         Ok((dpe.with_site(http, self.http_access()), reloader))
     }
 
-    fn engine_store(&self, storage: &Storage) -> Result<Arc<dyn EngineStore>, StorageError> {
+    #[cfg_attr(
+        not(feature = "etcd"),
+        expect(clippy::unused_async, unused_variables, reason = "etcd is elsewhere")
+    )]
+    async fn engine_store(
+        &self,
+        storage: &Storage,
+        module: &Module,
+    ) -> Result<Arc<dyn EngineStore>, StorageError> {
         let path = match &self.options.store {
             RegistryStore::Memory => return Ok(Arc::new(MemoryStore::default())),
             RegistryStore::File(None) => storage.folder.join("registry.redb"),
             RegistryStore::File(Some(path)) => self.home.dir.join(path),
+            #[cfg(feature = "etcd")]
+            RegistryStore::Etcd(endpoints) => {
+                let options = EtcdOptions {
+                    endpoints: endpoints.clone(),
+                    ..EtcdOptions::default()
+                };
+                let clock = Arc::clone(module.clock());
+                let store = EtcdStore::open(options, module.trust().twin(), clock).await;
+                return Ok(Arc::new(store));
+            }
         };
         Ok(Arc::new(FileStore::open(&path)?))
     }

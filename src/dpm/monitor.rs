@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
@@ -80,6 +81,11 @@ impl Monitor {
         let trust = follow_trust(Arc::clone(&context), tasks, changes);
         running.running.spawn(trust);
         running.running.spawn(beating);
+        if let Some(others) = context.registry.others() {
+            let tasks = Arc::downgrade(&monitor.tasks);
+            let following = follow_others(Arc::clone(&context), tasks, others);
+            running.running.spawn(following);
+        }
         running.running.spawn(inactivate(Arc::clone(&context)));
         running.running.spawn(end_leases(context));
         drop(running);
@@ -111,6 +117,7 @@ impl Monitor {
             registry.note(&engine);
             self.owner_of(&engine, &trust).await;
             match engine.status {
+                _ if !registry.is_mine(engine.id) => {}
                 EngineStatus::Ready => self.check_in(up_to(soon), engine.id, MIN_PAUSE),
                 EngineStatus::Inactive => {}
                 _ => self.check_in(soon + up_to(soon), engine.id, MIN_PAUSE),
@@ -190,9 +197,46 @@ impl Monitor {
                 // A check under way is given up.
                 Duration::ZERO
             };
-            self.check_in(within, engine.id, MIN_PAUSE);
+            if self.context.registry.is_mine(engine.id) {
+                self.check_in(within, engine.id, MIN_PAUSE);
+            }
         }
         Ok(())
+    }
+
+    /// Looks at what another DPM has changed: an engine, or which engines are this one's to check. The
+    /// DPM that changed an engine has a moment to check it itself.
+    async fn look(&self, changed: Option<EngineId>) -> Result<(), RegistryError> {
+        let Context {
+            registry, module, ..
+        } = &*self.context;
+        let soon = self.context.options.soon();
+        let (engines, within) = match changed {
+            Some(id) => (registry.find(id).await?.into_iter().collect(), soon),
+            None => (registry.all().await?, Duration::ZERO),
+        };
+        if let Some(id) = changed.filter(|id| engines.is_empty() && self.is_watched(*id)) {
+            self.check_now(id);
+        }
+        let trust = module.trust().load();
+        for engine in engines {
+            registry.note(&engine);
+            if !is_kept(&engine) || self.owner_of(&engine, &trust).await.is_none() {
+                continue;
+            }
+            let is_known = changed.is_none() && !engine.suspect && self.is_watched(engine.id);
+            if registry.is_mine(engine.id) && !is_known {
+                self.check_in(within, engine.id, MIN_PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if a task keeps `engine`.
+    fn is_watched(&self, engine: EngineId) -> bool {
+        let tasks = self.lock();
+        let wake = tasks.wake.get(&engine);
+        wake.is_some_and(|wake| !wake.is_closed())
     }
 
     fn lock(&self) -> MutexGuard<'_, Tasks> {
@@ -238,7 +282,14 @@ impl Keeper {
                 Checked::Left if self.leave() => return,
                 Checked::Left => continue,
             };
+            // An engine that another DPM keeps is checked here only when it calls here.
+            if !context.registry.is_mine(self.engine) && self.leave() {
+                return;
+            }
             self.wait(jittered(pause), &checker).await;
+            if !context.registry.is_mine(self.engine) && self.leave() {
+                return;
+            }
         }
     }
 
@@ -381,6 +432,27 @@ async fn follow_trust(
         let judged = monitor.judge_all(&before, &now).await;
         log_failure(&monitor.context.registry, judged);
         before = now;
+    }
+}
+
+/// Follows what other DPMs change.
+async fn follow_others(
+    context: Arc<Context>,
+    tasks: Weak<Mutex<Tasks>>,
+    mut others: broadcast::Receiver<Option<EngineId>>,
+) {
+    loop {
+        let changed = match others.recv().await {
+            Ok(changed) => changed,
+            Err(RecvError::Lagged(_)) => None,
+            Err(RecvError::Closed) => return,
+        };
+        let Some(tasks) = tasks.upgrade() else {
+            return;
+        };
+        let context = Arc::clone(&context);
+        let monitor = Monitor { context, tasks };
+        log_failure(&monitor.context.registry, monitor.look(changed).await);
     }
 }
 

@@ -154,12 +154,19 @@ async fn follow(mut condition: watch::Receiver<Condition>, module: Module) {
         events::registry_set_aside(why);
     }
     loop {
-        let failing = condition.borrow_and_update().failing.clone();
+        let Condition {
+            failing, is_stale, ..
+        } = condition.borrow_and_update().clone();
         durable.durable(failing.is_none());
         if let Some(why) = &failing {
-            health.down(format!("registrations do not outlast the process: {why}"));
+            let what = if is_stale {
+                "the list of engines is stale, and nothing can be registered"
+            } else {
+                "registrations do not outlast the process"
+            };
+            health.down(format!("{what}: {why}"));
             if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
-                events::registry_degraded(why);
+                events::registry_degraded(why, is_stale);
                 (reported, is_said) = (Some(Instant::now()), true);
             }
         } else {

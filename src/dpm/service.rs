@@ -364,7 +364,10 @@ impl Service for EngineRegistryService {
             })?),
         };
         let listed = self.registry.list(after, size + 1).await;
-        let mut page = wire::ListEnginesResponse::default();
+        let mut page = wire::ListEnginesResponse {
+            stale: self.registry.is_stale(),
+            ..wire::ListEnginesResponse::default()
+        };
         let mut bytes = 0;
         for engine in listed.map_err(|error| self.status(&error, &caller))? {
             let view = caller.view(&engine);

@@ -366,7 +366,7 @@ fn second_module_of_a_home_is_exit_6_with_the_firsts_pid_and_touches_nothing() {
     let mut first = Running::start(&folder, &run);
     first.until(" startup ");
     // Where no log can be opened any more, a second module fails with another error.
-    std::fs::rename(folder.path("dpm/log"), folder.path("dpm/old-log")).unwrap();
+    fs::rename(folder.path("dpm/log"), folder.path("dpm/old-log")).unwrap();
     folder.write("dpm/log", "a file");
 
     let second = folder.run(&run).exits(6);

@@ -259,11 +259,7 @@ fn check_finds_what_a_run_refuses_in_the_environment() {
     let path = folder.write("application.properties", good());
     for (name, value, code) in [
         ("ATACCAMA_SERVER_GRPC_PORT", "abc", Code::Cs0306),
-        (
-            "COUNTERSIGN_REGISTRY_URL",
-            "etcd://localhost:2379",
-            Code::Cs0306,
-        ),
+        ("COUNTERSIGN_REGISTRY_URL", "etcd://localhost", Code::Cs0306),
         ("COUNTERSIGN_NONSENSE_X", "1", Code::Cs0106),
         ("COUNTERSIGN_DEPLOYMENT_NAME", "a b", Code::Cs0306),
     ] {

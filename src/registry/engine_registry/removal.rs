@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use tokio::sync::broadcast;
+
 use super::{EngineRegistry, inactive, lock};
 use crate::engine::{Engine, EngineId, EngineStatus, Event, transition};
 use crate::failure::cause;
@@ -115,9 +117,25 @@ impl EngineRegistry {
         self.renew_lease(engine);
     }
 
-    /// Begins the lease of `engine` again, if it is READY.
+    /// Returns `true` if it is for this process to check the engine `id`.
+    pub(crate) fn is_mine(&self, id: EngineId) -> bool {
+        self.store.is_mine(id)
+    }
+
+    /// Follows what other processes of the registry change, if there may be any.
+    pub(crate) fn others(&self) -> Option<broadcast::Receiver<Option<EngineId>>> {
+        self.store.others()
+    }
+
+    /// Returns `true` if what it lists may not be true any more.
+    pub(crate) fn is_stale(&self) -> bool {
+        let condition = self.store.condition();
+        condition.is_some_and(|condition| condition.borrow().is_stale)
+    }
+
+    /// Begins the lease of `engine` again, if it is READY, and this process's to check.
     pub(super) fn renew_lease(&self, engine: &Engine) {
-        if engine.status == EngineStatus::Ready {
+        if engine.status == EngineStatus::Ready && self.is_mine(engine.id) {
             lock(&self.leases).renew(engine.id, engine.heartbeat_interval, Instant::now());
         }
     }

@@ -115,7 +115,7 @@ impl FileStore {
         let kept = watch::Sender::new(Kept::default());
         let condition = watch::Sender::new(Condition {
             set_aside,
-            failing: None,
+            ..Condition::default()
         });
         let store = Self {
             memory: Arc::clone(&memory),

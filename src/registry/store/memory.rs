@@ -101,6 +101,31 @@ impl MemoryStore {
         page.collect()
     }
 
+    /// Writes `engine` if its id is as `expected`.
+    pub(super) fn swap(&self, engine: Engine, expected: Expected) -> Option<Stored> {
+        let mut state = self.state();
+        let is_expected = state.revision_of(engine.id) == expected;
+        let stored = is_expected.then(|| state.put(engine));
+        drop(state);
+        self.marked.notify_one();
+        stored
+    }
+
+    /// Removes the record of `id` if what is there `is_meant`; returns whether it was.
+    pub(super) fn unset(&self, id: EngineId, is_meant: impl FnOnce(Expected) -> bool) -> bool {
+        let mut state = self.state();
+        let is_there = is_meant(state.revision_of(id));
+        if is_there {
+            if let Some(removed) = state.engines.remove(&id) {
+                state.unlist(&removed.engine);
+            }
+            state.mark(id);
+        }
+        drop(state);
+        self.marked.notify_one();
+        is_there
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,30 +211,11 @@ impl EngineStore for MemoryStore {
     }
 
     fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
-        Box::pin(async move {
-            let mut state = self.state();
-            let is_expected = state.revision_of(engine.id) == expected;
-            let stored = is_expected.then(|| state.put(engine));
-            drop(state);
-            self.marked.notify_one();
-            Ok(stored)
-        })
+        Box::pin(async move { Ok(self.swap(engine, expected)) })
     }
 
     fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
-        Box::pin(async move {
-            let mut state = self.state();
-            let is_there = state.revision_of(id) == Expected::At(revision);
-            if is_there {
-                if let Some(removed) = state.engines.remove(&id) {
-                    state.unlist(&removed.engine);
-                }
-                state.mark(id);
-            }
-            drop(state);
-            self.marked.notify_one();
-            Ok(is_there)
-        })
+        Box::pin(async move { Ok(self.unset(id, |found| found == Expected::At(revision))) })
     }
 
     fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>> {

@@ -1,5 +1,7 @@
 //! Where engines are kept.
 
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
 #[cfg(feature = "registry")]
 mod file;
 mod memory;
@@ -9,7 +11,7 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::engine::{Engine, EngineId};
 
@@ -57,6 +59,17 @@ pub trait EngineStore: Debug + Send + Sync + 'static {
     fn condition(&self) -> Option<watch::Receiver<Condition>> {
         None
     }
+
+    /// Returns `true` if it is for this process to check the engine `id`. Default: it always is.
+    fn is_mine(&self, _id: EngineId) -> bool {
+        true
+    }
+
+    /// Follows what other processes change: an engine's record, or, where it is `None`, which engines
+    /// are for this process to check. Default: `None`, as there are no other processes.
+    fn others(&self) -> Option<broadcast::Receiver<Option<EngineId>>> {
+        None
+    }
 }
 
 /// Whether a durable store works.
@@ -65,6 +78,9 @@ pub trait EngineStore: Debug + Send + Sync + 'static {
 pub struct Condition {
     /// Why changes do not outlast the process for now. They are written as soon as they can be.
     pub failing: Option<Arc<str>>,
+    /// Whether other processes may have changed what this one does not know yet; until then it can
+    /// change nothing.
+    pub is_stale: bool,
     /// Why the file could not be read at the start, and its new name.
     pub set_aside: Option<Arc<str>>,
 }

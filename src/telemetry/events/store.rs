@@ -18,13 +18,18 @@ pub fn registry_failed(cause: &str, suppressed: Suppressed) {
     );
 }
 
-/// `registryDegraded`: what changes in the registry does not outlast the process for now.
-pub fn registry_degraded(cause: &str) {
+/// `registryDegraded`: what changes in the registry does not outlast the process for now, or, where
+/// it `is_stale`, cannot be changed or seen.
+pub fn registry_degraded(cause: &str, is_stale: bool) {
     error!(
         target: REGISTRY,
         eventId = "registryDegraded",
         detail = cause,
-        message = "Registrations cannot be written; they are kept in memory."
+        message = if is_stale {
+            "The list of engines is stale; no engine can be registered."
+        } else {
+            "Registrations cannot be written; they are kept in memory."
+        }
     );
 }
 

@@ -1,0 +1,373 @@
+//! What this process knows of etcd: every record, and which replicas there are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::record::{self, Opened, doubted};
+use crate::clock::Clock;
+use crate::engine::{Engine, EngineId, EngineStatus};
+use crate::registry::store::memory::MemoryStore;
+use crate::registry::store::{Expected, Stored};
+use crate::trust::TrustStore;
+
+/// How long a signature vouches for READY.
+const VOUCHES: Duration = Duration::from_secs(15 * 60);
+/// When a READY engine that answers is signed again: early enough that etcd may be away for a while.
+const RENEWED: Duration = Duration::from_secs(8 * 60);
+/// How far the clocks of replicas may differ.
+const LEEWAY: Duration = Duration::from_secs(60);
+
+/// The records in memory, and what etcd knows of each.
+#[derive(Debug)]
+pub struct Mirror {
+    pub(super) memory: MemoryStore,
+    pub(super) trust: TrustStore,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Locked while a record is changed by what etcd says.
+    known: Mutex<HashMap<EngineId, Known>>,
+    /// This process, as the others know it.
+    pub(super) own: Uuid,
+    replicas: Mutex<Arc<BTreeSet<Uuid>>>,
+    pub(super) others: broadcast::Sender<Option<EngineId>>,
+}
+
+/// What is known of a key in etcd.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// The revision of its last change.
+    revision: i64,
+    /// Whether that removed it.
+    is_gone: bool,
+    /// When its record was signed.
+    signed_at: Option<SystemTime>,
+}
+
+impl Known {
+    /// Returns the revision that a transaction expects; etcd says 0 where there is no key.
+    fn expected(&self) -> i64 {
+        if self.is_gone { 0 } else { self.revision }
+    }
+}
+
+/// A record as etcd has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// Whose it is.
+    pub id: EngineId,
+    /// Its bytes; `None` if it was removed.
+    pub value: Option<&'a [u8]>,
+    /// The revision of that change.
+    pub revision: i64,
+}
+
+/// What a change needs.
+#[derive(Debug)]
+pub enum Plan {
+    /// Nothing: the record is not as expected.
+    Refused,
+    /// It was made; etcd has nothing to know of it.
+    Done(Stored),
+    /// The key must be at this revision.
+    At(i64),
+}
+
+impl Mirror {
+    pub fn new(trust: TrustStore, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            memory: MemoryStore::default(),
+            trust,
+            clock,
+            known: Mutex::default(),
+            own: Uuid::new_v4(),
+            replicas: Mutex::default(),
+            others: broadcast::Sender::new(NOTES),
+        }
+    }
+
+    /// Returns `true` if the checks of `id` are this process's share.
+    pub fn is_mine(&self, id: EngineId) -> bool {
+        checker(&lock(&self.replicas), id) == Some(self.own)
+    }
+
+    /// Decides what writing `engine` needs, and does it where that is nothing of etcd's.
+    pub fn plan(&self, engine: &Engine, expected: Expected) -> Plan {
+        let known = lock(&self.known);
+        let found = self.memory.get(engine.id);
+        let is_expected = match (&found, expected) {
+            (None, Expected::Absent) => true,
+            (Some(found), Expected::At(revision)) => found.revision == revision,
+            _ => false,
+        };
+        if !is_expected {
+            return Plan::Refused;
+        }
+        let of_etcd = known.get(&engine.id);
+        if let Some(found) = found
+            && (found.engine.is_kept_as(engine) || self.is_others_to_say(&found.engine, engine))
+            && !self.is_to_renew(engine, of_etcd)
+        {
+            let swapped = self.memory.swap(engine.clone(), expected);
+            return swapped.map_or(Plan::Refused, Plan::Done);
+        }
+        Plan::At(of_etcd.map_or(0, Known::expected))
+    }
+
+    /// Returns the revision that removing a record needs the key to be at.
+    pub fn plan_removal(&self, id: EngineId, expected: Expected) -> Option<i64> {
+        let known = lock(&self.known);
+        let found = self.memory.get(id)?;
+        let is_expected = Expected::At(found.revision) == expected;
+        is_expected.then(|| known.get(&id).map_or(0, Known::expected))
+    }
+
+    /// Returns `true` if a READY engine is lost here only: for the others, the replica that checks it
+    /// says so.
+    fn is_others_to_say(&self, before: &Engine, after: &Engine) -> bool {
+        let is_lost = before.status == EngineStatus::Ready
+            && after.status == EngineStatus::Disconnected
+            && before.registered_at == after.registered_at;
+        is_lost && !self.is_mine(after.id)
+    }
+
+    /// Returns `true` if the others are to know that a READY engine still answers.
+    fn is_to_renew(&self, engine: &Engine, known: Option<&Known>) -> bool {
+        let signed_at = known.and_then(|known| known.signed_at);
+        let age = signed_at.and_then(|at| self.clock.now().duration_since(at).ok());
+        engine.status == EngineStatus::Ready
+            && !engine.suspect
+            && age.is_none_or(|age| age >= RENEWED)
+            && self.is_mine(engine.id)
+    }
+
+    /// Notes that this process wrote `engine` at `revision`, or removed it, at the time `signed_at`.
+    pub fn wrote(
+        &self,
+        id: EngineId,
+        engine: Option<Engine>,
+        revision: i64,
+        signed_at: SystemTime,
+    ) -> Option<Stored> {
+        let mut known = lock(&self.known);
+        let is_gone = engine.is_none();
+        let is_past = match known.get(&id) {
+            Some(now) => now.revision >= revision,
+            None => is_gone,
+        };
+        if is_past {
+            // The news of it, or of a later change, was faster.
+            return self.memory.get(id).filter(|_| !is_gone);
+        }
+        let of_etcd = Known {
+            revision,
+            is_gone,
+            signed_at: (!is_gone).then_some(signed_at),
+        };
+        known.insert(id, of_etcd);
+        self.put(id, engine)
+    }
+
+    /// Takes over what etcd says of a record. `is_next` says that every change before it was taken
+    /// over, too. Returns `true` if that was news.
+    pub fn apply(&self, found: Found<'_>, is_next: bool) -> bool {
+        let Found { id, revision, .. } = found;
+        let mut known = lock(&self.known);
+        let before = known.get(&id).copied();
+        if before.is_some_and(|before| before.revision >= revision) {
+            if found.value.is_none() && before.is_some_and(|before| before.is_gone) {
+                known.remove(&id);
+            }
+            return false;
+        }
+        let Some(value) = found.value else {
+            known.remove(&id);
+            self.memory.unset(id, |_| true);
+            return true;
+        };
+        let own = self.trust.own();
+        // What is no record is not shown, and is overwritten by a registration.
+        let opened = record::open(value, &own)
+            .ok()
+            .filter(|opened| opened.engine.id == id);
+        let statement = opened.as_ref().and_then(|opened| opened.signed);
+        // A record that replaced another one than what was there is an old one, put back.
+        let replaced = before.map_or(0, |before| before.expected());
+        let signed = statement.filter(|signed| {
+            let in_turn = signed.replaced >= replaced && signed.replaced < revision;
+            in_turn && (!is_next || signed.replaced == replaced)
+        });
+        let of_etcd = Known {
+            revision,
+            is_gone: false,
+            signed_at: signed.map(|signed| signed.at),
+        };
+        known.insert(id, of_etcd);
+        let engine = opened.map(|opened| self.judged(opened, of_etcd.signed_at));
+        self.put(id, engine);
+        true
+    }
+
+    fn put(&self, id: EngineId, engine: Option<Engine>) -> Option<Stored> {
+        let Some(mut engine) = engine else {
+            self.memory.unset(id, |_| true);
+            return None;
+        };
+        let before = self.memory.get(id);
+        if let Some(before) = &before {
+            // Heartbeats came here meanwhile.
+            engine.last_seen_at = engine.last_seen_at.max(before.engine.last_seen_at);
+        }
+        let expected = before.map_or(Expected::Absent, |before| Expected::At(before.revision));
+        self.memory.swap(engine, expected)
+    }
+
+    /// Returns the engine as far as it is believed here.
+    fn judged(&self, opened: Opened, signed_at: Option<SystemTime>) -> Engine {
+        let engine = opened.engine;
+        let Some(signed_at) = signed_at else {
+            return doubted(engine);
+        };
+        if engine.status != EngineStatus::Ready {
+            return engine;
+        }
+        if !self.vouches(signed_at) {
+            return Engine {
+                over_loopback: engine.over_loopback,
+                ..doubted(engine)
+            };
+        }
+        let trust = self.trust.load();
+        let owner = trust.deployment(&engine.owner.deployment);
+        if owner.is_some_and(|owner| owner.active_keys().next().is_some()) {
+            return engine;
+        }
+        Engine {
+            status: EngineStatus::Disconnected,
+            status_reason: Some(UNTRUSTED.into()),
+            ..engine
+        }
+    }
+
+    fn vouches(&self, signed_at: SystemTime) -> bool {
+        let now = self.clock.now();
+        match now.duration_since(signed_at) {
+            Ok(age) => age < VOUCHES,
+            Err(ahead) => ahead.duration() <= LEEWAY,
+        }
+    }
+
+    /// Takes over all of etcd's records in one go: what is not among `ids` is gone.
+    pub fn keep_only(&self, ids: &BTreeSet<EngineId>) {
+        let mut known = lock(&self.known);
+        known.retain(|id, _| ids.contains(id));
+        for stored in self.all() {
+            let id = stored.engine.id;
+            if !ids.contains(&id) {
+                self.memory.unset(id, |_| true);
+            }
+        }
+    }
+
+    /// Has READY engines be NEW whose last signature is too old: the replica that checks them is
+    /// late, or gone.
+    pub fn expire(&self) {
+        let known = lock(&self.known);
+        for stored in self.all() {
+            let id = stored.engine.id;
+            let signed_at = known.get(&id).and_then(|known| known.signed_at);
+            let is_vouched = signed_at.is_some_and(|at| self.vouches(at));
+            if stored.engine.status == EngineStatus::Ready && !is_vouched && !self.is_mine(id) {
+                let engine = Engine::clone(&stored.engine);
+                let engine = Engine {
+                    over_loopback: engine.over_loopback,
+                    ..doubted(engine)
+                };
+                self.memory.swap(engine, Expected::At(stored.revision));
+                self.tell(Some(id));
+            }
+        }
+    }
+
+    /// Takes over which replicas there are. What becomes this one's share is suspect until it has
+    /// checked it.
+    pub fn set_replicas(&self, mut replicas: BTreeSet<Uuid>) {
+        while replicas.len() > MOST_REPLICAS {
+            replicas.pop_last();
+        }
+        let before = std::mem::replace(&mut *lock(&self.replicas), Arc::new(replicas));
+        let now = Arc::clone(&lock(&self.replicas));
+        if *before == *now {
+            return;
+        }
+        for stored in self.all() {
+            let id = stored.engine.id;
+            let is_new = [&before, &now].map(|replicas| checker(replicas, id) == Some(self.own))
+                == [false, true];
+            if is_new && stored.engine.status == EngineStatus::Ready {
+                let suspect = Engine {
+                    suspect: true,
+                    status_reason: Some(TAKEN_OVER.into()),
+                    ..Engine::clone(&stored.engine)
+                };
+                self.memory.swap(suspect, Expected::At(stored.revision));
+            }
+        }
+        self.tell(None);
+    }
+
+    /// Changes the set of replicas by one.
+    pub fn change_replicas(&self, change: impl FnOnce(&mut BTreeSet<Uuid>)) {
+        let mut replicas = BTreeSet::clone(&lock(&self.replicas));
+        change(&mut replicas);
+        if replicas.len() <= MOST_REPLICAS {
+            self.set_replicas(replicas);
+        }
+    }
+
+    /// Says what has changed to those who follow it.
+    pub fn tell(&self, changed: Option<EngineId>) {
+        // Where there are none, none wants to know.
+        let _ = self.others.send(changed);
+    }
+
+    fn all(&self) -> impl Iterator<Item = Stored> {
+        let pages = std::iter::successors(Some(self.memory.after(None, PAGE)), |page| {
+            Some(self.memory.after(Some(page.last()?.engine.id), PAGE))
+        });
+        pages.flatten()
+    }
+}
+
+/// Returns which of `replicas` checks `id`: of the draws that each makes for it, the highest wins. So
+/// where one goes, only its own share moves.
+fn checker(replicas: &BTreeSet<Uuid>, id: EngineId) -> Option<Uuid> {
+    let drawn = replicas.iter().map(|replica| {
+        let both = replica.as_u128() ^ id.as_u128().rotate_left(64);
+        let (high, low) = Uuid::from_u128(both).as_u64_pair();
+        (mixed(mixed(high) ^ mixed(low).rotate_left(32)), *replica)
+    });
+    drawn.max().map(|(_, replica)| replica)
+}
+
+/// Spreads the bits of `number`: the end of splitmix64.
+fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many changes one who follows them may be behind before it has to look at everything.
+const NOTES: usize = 4096;
+/// More presence keys than this are no replicas.
+const MOST_REPLICAS: usize = 256;
+const PAGE: usize = 1000;
+const UNTRUSTED: &str = "its deployment is not trusted here";
+const TAKEN_OVER: &str = "its checks were taken over; not checked since then";

@@ -1,0 +1,271 @@
+//! Holds this process's place among the replicas, and follows what changes in etcd.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{
+    Certificate, Client, ConnectOptions, GetOptions, Identity, KeyValue, KvClient,
+    LeaseKeepAliveStream, LeaseKeeper, PutOptions, TlsOptions, WatchOptions, WatchStream,
+};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::keys::{Key, Keys};
+use super::mirror::{Found, Mirror};
+use super::options::EtcdOptions;
+use super::writer::{Away, Session};
+use crate::registry::store::Condition;
+
+/// Keeps a session with etcd, and begins another one where it ends.
+pub struct Follower {
+    pub options: EtcdOptions,
+    pub mirror: Arc<Mirror>,
+    pub keys: Keys,
+    pub session: watch::Sender<Option<Session>>,
+    pub condition: watch::Sender<Condition>,
+    /// Notified when this process's presence key is gone.
+    pub absent: Arc<Notify>,
+    pub closing: watch::Receiver<bool>,
+}
+
+/// One session.
+struct Held {
+    client: Client,
+    lease: i64,
+    keeper: LeaseKeeper,
+    answers: LeaseKeepAliveStream,
+    watch: WatchStream,
+}
+
+impl Follower {
+    /// Runs until the store is closed.
+    pub async fn run(self) {
+        let mut closing = self.closing.clone();
+        loop {
+            let beginning = async {
+                let begun = timeout(BEGIN_WITHIN, self.begin()).await;
+                begun.unwrap_or(Err(Away::Silent))
+            };
+            let begun = tokio::select! {
+                begun = beginning => begun,
+                () = closed(&mut closing) => return,
+            };
+            let why = match begun {
+                Ok(mut held) => match self.follow(&mut held).await {
+                    Ok(()) => {
+                        // Its share is the others' at once.
+                        let leaving = held.client.lease_client().revoke(held.lease).await;
+                        drop(leaving);
+                        return;
+                    }
+                    Err(why) => why,
+                },
+                Err(why) => why,
+            };
+            self.session.send_replace(None);
+            self.fail(&why);
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                () = closed(&mut closing) => return,
+            }
+        }
+    }
+
+    fn fail(&self, away: &Away) {
+        let why = away.to_string();
+        self.condition.send_if_modified(|condition| {
+            let is_new = condition.failing.as_deref() != Some(&*why);
+            condition.failing = Some(why.into());
+            condition.is_stale = true;
+            is_new
+        });
+    }
+
+    /// Makes this process present, and reads everything.
+    async fn begin(&self) -> Result<Held, Away> {
+        let client =
+            Client::connect(&self.options.endpoints, Some(connection(&self.options))).await?;
+        let mut leases = client.lease_client();
+        // A client whose members are all away waits for ever.
+        let granted = timeout(CONNECT_WITHIN, leases.grant(PRESENT_FOR, None)).await;
+        let lease = granted.or(Err(Away::Unreached))??.id();
+        let (keeper, answers) = leases.keep_alive(lease).await?;
+        let mut kv = client.kv_client().max_decoding_message_size(MOST_READ);
+        let own = self.keys.replica(self.mirror.own);
+        let bound = PutOptions::new().with_lease(lease);
+        kv.put(&*own, Vec::new(), Some(bound)).await?;
+        let present = kv.get(own, None).await?;
+        let created = present.kvs().first().map(KeyValue::create_revision);
+        let presence = created.ok_or(Away::Absent)?;
+        let revision = self.read_all(&mut kv).await?;
+        let later = WatchOptions::new()
+            .with_prefix()
+            .with_start_revision(revision + 1);
+        let mut watches = client.watch_client().max_decoding_message_size(MOST_READ);
+        let watch = watches.watch(self.keys.all(), Some(later)).await?;
+        self.session.send_replace(Some(Session { kv, presence }));
+        self.condition.send_if_modified(|condition| {
+            condition.is_stale = false;
+            condition.failing.take().is_some()
+        });
+        self.mirror.tell(None);
+        Ok(Held {
+            client,
+            lease,
+            keeper,
+            answers,
+            watch,
+        })
+    }
+
+    /// Reads all records and replicas as they are at one revision, and returns that.
+    async fn read_all(&self, kv: &mut KvClient) -> Result<i64, Away> {
+        let prefix = GetOptions::new().with_prefix().with_keys_only();
+        let present = kv.get(self.keys.replicas(), Some(prefix)).await?;
+        let header = present.header();
+        let revision = header.map_or(0, etcd_client::ResponseHeader::revision);
+        let mut ids = BTreeSet::new();
+        let (mut from, mut end) = (self.keys.engines(), self.keys.engines());
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        loop {
+            let some = GetOptions::new()
+                .with_range(&*end)
+                .with_limit(PAGE)
+                .with_revision(revision);
+            let page = kv.get(&*from, Some(some)).await?;
+            for found in page.kvs() {
+                if let Some(Key::Engine(id)) = self.keys.read(found.key()) {
+                    ids.insert(id);
+                    let found = Found {
+                        id,
+                        value: Some(found.value()),
+                        revision: found.mod_revision(),
+                    };
+                    self.mirror.apply(found, false);
+                }
+                found.key().clone_into(&mut from);
+                from.push(0);
+            }
+            if !page.more() || page.kvs().is_empty() {
+                break;
+            }
+        }
+        self.mirror.keep_only(&ids);
+        let replicas = present.kvs().iter();
+        let ids = replicas.filter_map(|found| match self.keys.read(found.key()) {
+            Some(Key::Replica(replica)) => Some(replica),
+            _ => None,
+        });
+        self.mirror.set_replicas(ids.collect());
+        Ok(revision)
+    }
+
+    /// Follows what changes; returns once the store is closed.
+    async fn follow(&self, held: &mut Held) -> Result<(), Away> {
+        let mut closing = self.closing.clone();
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rounds = interval(EXPIRE_EVERY);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut answered = Instant::now();
+        loop {
+            tokio::select! {
+                () = closed(&mut closing) => return Ok(()),
+                () = self.absent.notified() => return Err(Away::Absent),
+                _ = beats.tick() => {
+                    if answered.elapsed() > SILENT_FOR {
+                        return Err(Away::Silent);
+                    }
+                    held.keeper.keep_alive().await?;
+                }
+                _ = rounds.tick() => self.mirror.expire(),
+                answer = held.answers.message() => {
+                    if answer?.is_none_or(|answer| answer.ttl() <= 0) {
+                        return Err(Away::Absent);
+                    }
+                    answered = Instant::now();
+                }
+                news = held.watch.message() => {
+                    let changes = news?.ok_or(Away::Unreached)?;
+                    if changes.canceled() {
+                        // What was compacted meanwhile is read again.
+                        return Err(Away::Refused(changes.cancel_reason().into()));
+                    }
+                    for change in changes.events() {
+                        if let Some(change) = change.kv() {
+                            self.take(change);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes over one change.
+    fn take(&self, change: &KeyValue) {
+        // A key that was removed begins again.
+        let is_gone = change.version() == 0;
+        match self.keys.read(change.key()) {
+            Some(Key::Engine(id)) => {
+                let found = Found {
+                    id,
+                    value: (!is_gone).then(|| change.value()),
+                    revision: change.mod_revision(),
+                };
+                if self.mirror.apply(found, true) {
+                    self.mirror.tell(Some(id));
+                }
+            }
+            Some(Key::Replica(replica)) => self.mirror.change_replicas(|replicas| {
+                if is_gone {
+                    replicas.remove(&replica);
+                } else {
+                    replicas.insert(replica);
+                }
+            }),
+            None => {}
+        }
+    }
+}
+
+/// Waits until the store is closed.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+fn connection(options: &EtcdOptions) -> ConnectOptions {
+    let mut connect = ConnectOptions::new()
+        .with_connect_timeout(CONNECT_WITHIN)
+        .with_keep_alive(KEEP_ALIVE, CONNECT_WITHIN)
+        .with_require_leader(true);
+    if let Some((user, password)) = &options.user {
+        connect = connect
+            .with_user(user.clone(), password.expose().clone())
+            .with_auto_token_refresh(true);
+    }
+    if let Some(tls) = &options.tls {
+        let mut config = TlsOptions::new();
+        config = config.ca_certificate(Certificate::from_pem(&tls.trusted));
+        if let Some((chain, key)) = &tls.identity {
+            config = config.identity(Identity::from_pem(chain, key.expose()));
+        }
+        connect = connect.with_tls(config);
+    }
+    connect
+}
+
+/// In seconds: how long the others wait before they take over.
+const PRESENT_FOR: i64 = 3;
+const BEAT: Duration = Duration::from_millis(700);
+const SILENT_FOR: Duration = Duration::from_millis(2500);
+const RETRY: Duration = Duration::from_millis(300);
+const BEGIN_WITHIN: Duration = Duration::from_secs(60);
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+const PAGE: i64 = 500;
+/// A page of the largest records.
+const MOST_READ: usize = 64 * 1024 * 1024;

@@ -1,0 +1,352 @@
+//! The store against a real etcd.
+
+use std::env;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::engine::EngineStatus;
+use crate::identity::{DeploymentName, ModuleType};
+use crate::jose::SigningKey;
+use crate::registry::store::tests::{conforms, engine, id};
+use crate::trust::{Deployment, KeySet, OwnDeployment, TrustedKey};
+
+/// An etcd on ports of its own, until it is dropped.
+struct Etcd {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Etcd {
+    /// Starts it; returns `None` if it is not installed and need not be.
+    fn start() -> Option<Self> {
+        let [port, peers] = [(); 2].map(|()| {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap().port()
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let (own, peers) = (
+            format!("http://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{peers}"),
+        );
+        let started = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(folder.path())
+            .args([
+                "--listen-client-urls",
+                &own,
+                "--advertise-client-urls",
+                &own,
+            ])
+            .args(["--listen-peer-urls", &peers])
+            .args(["--initial-advertise-peer-urls", &peers])
+            .args(["--initial-cluster", &format!("default={peers}")])
+            .args(["--unsafe-no-fsync", "--log-level", "error"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let required = env::var_os("COUNTERSIGN_REQUIRE_PEERS").is_some();
+        assert!(started.is_ok() || !required, "there is no `etcd`");
+        Some(Self {
+            child: started.ok()?,
+            port,
+            _folder: folder,
+        })
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Opens a store of the deployment `name`, and waits until it has read everything.
+    async fn open(&self, name: &str, key: &SigningKey) -> EtcdStore {
+        self.open_at(name, key, Arc::new(SystemClock)).await
+    }
+
+    async fn open_at(&self, name: &str, key: &SigningKey, clock: Arc<dyn Clock>) -> EtcdStore {
+        let own = OwnDeployment::new(
+            ModuleType::new("dpm").unwrap(),
+            DeploymentName::new(name).unwrap(),
+            key.clone(),
+        );
+        let owner = SigningKey::generate().unwrap();
+        let owner = Deployment::new(
+            DeploymentName::new("dpe-dev").unwrap(),
+            ModuleType::new("dpe").unwrap(),
+            vec![TrustedKey::new("key", owner.verifying_key().clone())],
+        );
+        let trust = TrustStore::new(KeySet::new(vec![owner], own).unwrap());
+        let options = EtcdOptions {
+            endpoints: vec![format!("127.0.0.1:{}", self.port)],
+            ..EtcdOptions::default()
+        };
+        let store = EtcdStore::open(options, trust, clock).await;
+        let mut condition = store.condition().unwrap();
+        condition.wait_for(|now| !now.is_stale).await.unwrap();
+        store
+    }
+
+    /// Changes a key as another program would.
+    async fn put(&self, store: &EtcdStore, id: EngineId, value: Vec<u8>) {
+        let mut kv = self.client().await.kv_client();
+        kv.put(store.keys().engine(id), value, None).await.unwrap();
+    }
+
+    async fn client(&self) -> etcd_client::Client {
+        let member = [format!("127.0.0.1:{}", self.port)];
+        etcd_client::Client::connect(member, None).await.unwrap()
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl EtcdStore {
+    fn keys(&self) -> Keys {
+        let own = self.mirror.trust.own();
+        Keys::of(own.name.as_ref().unwrap().as_str())
+    }
+}
+
+/// Waits until the store has `id` as `is_meant` says.
+async fn until(store: &EtcdStore, id: EngineId, is_meant: impl Fn(Option<&Engine>) -> bool) {
+    let mut news = store.others().unwrap();
+    loop {
+        let found = store.find(id).await.unwrap();
+        if is_meant(found.as_ref().map(|found| &*found.engine)) {
+            return;
+        }
+        let _ = timeout(Duration::from_secs(30), news.recv())
+            .await
+            .expect("no news");
+    }
+}
+
+fn ready(n: u8) -> Engine {
+    let mut engine = engine(n, "dpe-dev");
+    engine.status = EngineStatus::Ready;
+    engine.status_reason = None;
+    engine.dial_back_failure = None;
+    let now = SystemClock.now();
+    (engine.registered_at, engine.last_seen_at) = (now, now);
+    engine
+}
+
+#[tokio::test]
+async fn etcd_store_conforms() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    // Each has keys of its own.
+    let mut stores = Vec::new();
+    for n in 0..7 {
+        stores.push(Arc::new(etcd.open(&format!("dpm-{n}"), &key).await));
+    }
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    conforms(|| {
+        let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Arc::clone(&stores[n]) as Arc<dyn EngineStore>
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn record_comes_to_the_other_replicas_as_it_was_written() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let one = etcd.open("dpm-dev", &key).await;
+    let two = etcd.open("dpm-dev", &key).await;
+    let written = [engine(1, "dpe-dev"), ready(2)];
+
+    for engine in &written {
+        let created = one.replace(engine.clone(), Expected::Absent).await;
+        created.unwrap().unwrap();
+        until(&two, engine.id, |found| found == Some(engine)).await;
+    }
+
+    let third = etcd.open("dpm-dev", &key).await;
+    for engine in &written {
+        until(&third, engine.id, |found| found == Some(engine)).await;
+    }
+    let found = two.find(id(1)).await.unwrap().unwrap();
+    assert!(two.remove(id(1), found.revision).await.unwrap());
+    until(&one, id(1), |found| found.is_none()).await;
+}
+
+#[tokio::test]
+async fn of_two_replicas_writers_one_wins_and_the_other_sees_what_it_wrote() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let one = etcd.open("dpm-dev", &key).await;
+    let two = etcd.open("dpm-dev", &key).await;
+    for n in 1..100 {
+        let (mine, theirs) = (engine(n, "dpe-dev"), engine(n, "other"));
+
+        let (first, second) = tokio::join!(
+            one.replace(mine, Expected::Absent),
+            two.replace(theirs, Expected::Absent)
+        );
+
+        let won = [first.unwrap(), second.unwrap()];
+        assert_eq!(won.iter().flatten().count(), 1, "{n}");
+        let lost = if won[0].is_none() { &one } else { &two };
+        let winner = won.iter().flatten().next().unwrap();
+        let seen = lost.find(id(n)).await.unwrap().unwrap();
+        assert_eq!(seen.engine, winner.engine);
+    }
+}
+
+#[tokio::test]
+async fn what_the_deployment_did_not_sign_is_new() {
+    let Some(etcd) = Etcd::start() else { return };
+    let [key, foreign] = [(); 2].map(|()| SigningKey::generate().unwrap());
+    let store = etcd.open("dpm-dev", &key).await;
+    let forger = etcd.open("other", &foreign).await;
+    let own = forger.mirror.trust.own();
+    let now = SystemClock.now();
+    let foreign_record = record::seal(&ready(1), 0, now, &own).unwrap();
+
+    etcd.put(&store, id(1), foreign_record).await;
+    etcd.put(&store, id(2), b"no record".to_vec()).await;
+    etcd.put(
+        &store,
+        id(3),
+        record::seal(&ready(4), 0, now, &store.mirror.trust.own()).unwrap(),
+    )
+    .await;
+
+    until(&store, id(1), |found| {
+        found.is_some_and(|found| found.status == EngineStatus::New && !found.over_loopback)
+    })
+    .await;
+    for n in [2, 3] {
+        assert!(store.find(id(n)).await.unwrap().is_none(), "{n}");
+        // A registration takes its place.
+        let taken = store.replace(engine(n, "dpe-dev"), Expected::Absent).await;
+        assert!(taken.unwrap().is_some(), "{n}");
+    }
+}
+
+#[tokio::test]
+async fn old_record_that_is_put_back_is_not_believed() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let store = etcd.open("dpm-dev", &key).await;
+    let created = store.replace(ready(1), Expected::Absent).await;
+    let created = created.unwrap().unwrap();
+    let mut kv = etcd.client().await.kv_client();
+    let old = kv.get(store.keys().engine(id(1)), None).await.unwrap();
+    let lost = engine(1, "dpe-dev");
+    let replaced = store.replace(lost, Expected::At(created.revision)).await;
+    replaced.unwrap().unwrap();
+
+    etcd.put(&store, id(1), old.kvs()[0].value().to_vec()).await;
+
+    until(&store, id(1), |found| {
+        found.is_some_and(|found| found.status == EngineStatus::New)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ready_counts_for_fifteen_minutes() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let one = etcd.open("dpm-dev", &key).await;
+    let created = one.replace(ready(1), Expected::Absent).await;
+    created.unwrap().unwrap();
+    let after = |minutes: u64| {
+        let then = SystemClock.now() + Duration::from_secs(60 * minutes);
+        Arc::new(crate::clock::ManualClock::new(then))
+    };
+
+    let soon = etcd.open_at("dpm-dev", &key, after(14)).await;
+    let late = etcd.open_at("dpm-dev", &key, after(16)).await;
+
+    let found = soon.find(id(1)).await.unwrap().unwrap();
+    assert_eq!(found.engine.status, EngineStatus::Ready);
+    let found = late.find(id(1)).await.unwrap().unwrap();
+    assert_eq!(found.engine.status, EngineStatus::New);
+}
+
+#[tokio::test]
+async fn writes_fail_while_etcd_is_away_and_reads_go_on_until_it_is_back() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let store = etcd.open("dpm-dev", &key).await;
+    let created = store.replace(engine(1, "dpe-dev"), Expected::Absent).await;
+    created.unwrap().unwrap();
+    let mut condition = store.condition().unwrap();
+
+    etcd.signal("-STOP");
+    let refused = store.replace(engine(2, "dpe-dev"), Expected::Absent).await;
+    condition.wait_for(|now| now.is_stale).await.unwrap();
+    let found = store.find(id(1)).await.unwrap();
+    etcd.signal("-CONT");
+    condition.wait_for(|now| !now.is_stale).await.unwrap();
+
+    refused.unwrap_err();
+    assert!(found.is_some());
+    assert!(condition.borrow().failing.is_none());
+    let created = store.replace(engine(3, "dpe-dev"), Expected::Absent).await;
+    created.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn replica_without_its_presence_key_writes_nothing() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let store = etcd.open("dpm-dev", &key).await;
+    let mut kv = etcd.client().await.kv_client();
+    let own = store.keys().replica(store.mirror.own);
+
+    kv.delete(own, None).await.unwrap();
+    let refused = store.replace(engine(1, "dpe-dev"), Expected::Absent).await;
+
+    refused.unwrap_err();
+    // It becomes present again by itself.
+    loop {
+        if store
+            .replace(engine(2, "dpe-dev"), Expected::Absent)
+            .await
+            .is_ok()
+        {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn share_of_a_replica_that_leaves_is_taken_over_and_suspect() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let one = etcd.open("dpm-dev", &key).await;
+    let two = etcd.open("dpm-dev", &key).await;
+    let mut news = one.others().unwrap();
+    let share = |store: &EtcdStore| (1..100).filter(|n| store.is_mine(id(*n))).count();
+    while share(&one) == 99 {
+        let _ = news.recv().await;
+    }
+    let theirs = (1..100).find(|n| two.is_mine(id(*n))).unwrap();
+    let created = one.replace(ready(theirs), Expected::Absent).await;
+    assert!(!created.unwrap().unwrap().engine.suspect);
+
+    assert_eq!(share(&one) + share(&two), 99);
+    assert!((20..80).contains(&share(&one)), "{}", share(&one));
+    two.close().await.unwrap();
+
+    while share(&one) < 99 {
+        let _ = news.recv().await;
+    }
+    let taken = one.find(id(theirs)).await.unwrap().unwrap();
+    assert_eq!(taken.engine.status, EngineStatus::Ready);
+    assert!(taken.engine.suspect);
+}

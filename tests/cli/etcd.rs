@@ -1,0 +1,271 @@
+//! Two DPMs of one deployment on one etcd, as processes.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs};
+
+use countersign::Module;
+use countersign::grpc::{AttachIdentity, EndpointChannel};
+use countersign::proto::registry as wire;
+use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use tokio::time::Instant;
+use tonic::transport::Endpoint;
+use tonic::{Code, Status};
+
+use super::free_port::free_port;
+use super::modules::{ANY_PORT, Running, paired_with};
+use super::support::Folder;
+
+type Registry = EngineRegistryServiceClient<AttachIdentity<EndpointChannel>>;
+
+/// An etcd whose data outlast it, until it is dropped.
+struct Etcd {
+    child: Child,
+    port: u16,
+    peers: u16,
+    data: tempfile::TempDir,
+}
+
+impl Etcd {
+    /// Starts it; returns `None` if it is not installed and need not be.
+    fn start() -> Option<Self> {
+        let data = tempfile::tempdir().unwrap();
+        let (port, peers) = (free_port(), free_port());
+        let child = Self::run(&data, port, peers)?;
+        Some(Self {
+            child,
+            port,
+            peers,
+            data,
+        })
+    }
+
+    fn run(data: &tempfile::TempDir, port: u16, peers: u16) -> Option<Child> {
+        let [own, peers] = [port, peers].map(|port| format!("http://127.0.0.1:{port}"));
+        let started = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(data.path())
+            .args(["--listen-client-urls", &own])
+            .args(["--advertise-client-urls", &own])
+            .args(["--listen-peer-urls", &peers])
+            .args(["--initial-advertise-peer-urls", &peers])
+            .args(["--initial-cluster", &format!("default={peers}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let required = env::var_os("COUNTERSIGN_REQUIRE_PEERS").is_some();
+        assert!(started.is_ok() || !required, "there is no `etcd`");
+        started.ok()
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = Self::run(&self.data, self.port, self.peers).unwrap();
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two DPMs with one deployment key, and a client of both.
+struct World {
+    folder: Folder,
+    etcd: Etcd,
+    dpms: [Running; 2],
+    ports: [u16; 2],
+    dpe: Module,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    fn start() -> Option<Self> {
+        let etcd = Etcd::start()?;
+        let url = format!("countersign.registry.url=etcd://127.0.0.1:{}\n", etcd.port);
+        let folder = paired_with(&[("dpm/etc/application.properties", &url)]);
+        // A replica is a copy of what the first one is set to.
+        let files = folder.files();
+        let settings = files
+            .iter()
+            .filter(|(path, _)| path.starts_with(folder.path("dpm/etc")));
+        for (path, content) in settings {
+            let name = path.strip_prefix(folder.path("dpm")).unwrap();
+            folder.write(&format!("dpm2/{}", name.display()), content);
+            let copy = folder.path("dpm2").join(name);
+            fs::set_permissions(copy, fs::metadata(path).unwrap().permissions()).unwrap();
+        }
+        let mut dpms = ["dpm", "dpm2"]
+            .map(|home| Running::start(&folder, &format!("dpm run --home {home} {ANY_PORT}")));
+        let ports = dpms.each_mut().map(Running::port);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let home = folder.path("dpe");
+        let dpe = runtime
+            .block_on(async { Module::options(home).without_signals().open() })
+            .unwrap();
+        Some(Self {
+            folder,
+            etcd,
+            dpms,
+            ports,
+            dpe,
+            runtime,
+        })
+    }
+
+    /// Starts the engine `n`, which registers at the DPM `at`.
+    fn engine(&self, n: usize, at: usize) -> Running {
+        let home = format!("engine{n}");
+        if !self.folder.path(&home).exists() {
+            let settings = self.folder.read("dpe/etc/application.properties");
+            self.folder
+                .write(&format!("{home}/etc/application.properties"), settings);
+        }
+        let port = self.ports[at];
+        let to_dpm = format!("--set ataccama.client.connection.dpm.grpc.port={port}");
+        Running::start(
+            &self.folder,
+            &format!("dpe run --home {home} {ANY_PORT} {to_dpm}"),
+        )
+    }
+
+    fn client(&self, at: usize) -> Registry {
+        let _runtime = self.runtime.enter();
+        let endpoint = format!("http://127.0.0.1:{}", self.ports[at]);
+        let endpoint = Endpoint::from_shared(endpoint).unwrap();
+        Registry::new(self.dpe.connect("dpm-dev", endpoint).unwrap())
+    }
+
+    fn list(&self, at: usize) -> wire::ListEnginesResponse {
+        let mut client = self.client(at);
+        let listing = client.list_engines(wire::ListEnginesRequest::default());
+        self.runtime.block_on(listing).unwrap().into_inner()
+    }
+
+    /// Waits until the DPM `at` lists what `is_meant`.
+    fn until(&self, at: usize, is_meant: impl Fn(&wire::ListEnginesResponse) -> bool) -> Duration {
+        let began = Instant::now();
+        loop {
+            let listed = self.list(at);
+            if is_meant(&listed) {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{listed:?}");
+        }
+    }
+
+    fn register(&self, at: usize, id: &str) -> Result<wire::RegisterEngineResponse, Status> {
+        let mut client = self.client(at);
+        let request = wire::RegisterEngineRequest {
+            engine_id: id.to_owned(),
+            address: Some(wire::EngineAddress {
+                hostname: "127.0.0.1".to_owned(),
+                port: 65_001,
+            }),
+            ..wire::RegisterEngineRequest::default()
+        };
+        let registered = self.runtime.block_on(client.register_engine(request));
+        Ok(registered?.into_inner())
+    }
+}
+
+/// Returns `true` if `many` engines are listed, each with the status `status`, and proved.
+fn all(listed: &wire::ListEnginesResponse, status: wire::EngineStatus, many: usize) -> bool {
+    let mut engines = listed.engines.iter();
+    listed.engines.len() == many
+        && engines.all(|engine| engine.status() == status && !engine.suspect)
+}
+
+const READY: wire::EngineStatus = wire::EngineStatus::Ready;
+const DISCONNECTED: wire::EngineStatus = wire::EngineStatus::Disconnected;
+
+#[test]
+fn engine_is_ready_at_the_other_dpm_within_a_second() {
+    let Some(mut world) = World::start() else {
+        return;
+    };
+    let _engine = world.engine(1, 0);
+    world.dpms[0].until("newStatus=READY");
+
+    let took = world.until(1, |listed| all(listed, READY, 1));
+
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(!world.list(0).stale && !world.list(1).stale);
+}
+
+#[test]
+fn share_of_a_killed_dpm_is_taken_over_and_its_engines_stay_ready() {
+    let Some(mut world) = World::start() else {
+        return;
+    };
+    let mut engines: Vec<_> = (0..4).map(|n| world.engine(n, 0)).collect();
+    engines.iter_mut().for_each(Running::drain);
+    world.until(1, |listed| all(listed, READY, 4));
+
+    world.dpms[0].child.kill().unwrap();
+    let killed = Instant::now();
+    while killed.elapsed() < Duration::from_secs(5) {
+        let listed = world.list(1);
+        assert!(
+            listed.engines.iter().all(|engine| engine.status() == READY),
+            "{listed:?}"
+        );
+    }
+    // What it checked was suspect meanwhile, and is proved again.
+    assert!(all(&world.list(1), READY, 4));
+    for engine in &engines {
+        engine.signal("-KILL");
+    }
+
+    let lost = world.until(1, |listed| all(listed, DISCONNECTED, 4));
+    assert!(lost < Duration::from_secs(20), "{lost:?}");
+}
+
+#[test]
+fn dpms_serve_what_they_know_while_etcd_is_away_and_recover() {
+    let Some(mut world) = World::start() else {
+        return;
+    };
+    let _engine = world.engine(1, 0);
+    world.until(1, |listed| all(listed, READY, 1));
+
+    world.etcd.stop();
+    let id = "0031debd-6130-4b4a-8eaf-7a834555cf33";
+    for at in [0, 1] {
+        world.until(at, |listed| listed.stale && all(listed, READY, 1));
+        let refused = world.register(at, id).unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    }
+    world.etcd.restart();
+
+    for at in [0, 1] {
+        world.until(at, |listed| !listed.stale && all(listed, READY, 1));
+    }
+    assert!(world.register(0, id).unwrap().durable);
+    world.until(1, |listed| listed.engines.len() == 2);
+}
+
+#[test]
+fn dpm_that_was_stopped_writes_nothing_that_it_knew_before() {
+    let Some(world) = World::start() else {
+        return;
+    };
+    let engines: Vec<_> = (0..4).map(|n| world.engine(n, n % 2)).collect();
+    world.until(0, |listed| all(listed, READY, 4));
+
+    world.dpms[0].signal("-STOP");
+    for engine in &engines {
+        engine.signal("-KILL");
+    }
+    world.until(1, |listed| all(listed, DISCONNECTED, 4));
+    world.dpms[0].signal("-CONT");
+
+    world.until(0, |listed| all(listed, DISCONNECTED, 4));
+    assert!(all(&world.list(1), DISCONNECTED, 4));
+}
