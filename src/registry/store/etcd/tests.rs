@@ -124,9 +124,8 @@ async fn until(store: &EtcdStore, id: EngineId, is_meant: impl Fn(Option<&Engine
         if is_meant(found.as_ref().map(|found| &*found.engine)) {
             return;
         }
-        let _ = timeout(Duration::from_secs(30), news.recv())
-            .await
-            .expect("no news");
+        let heard = timeout(Duration::from_secs(30), news.recv()).await;
+        assert!(heard.is_ok(), "no news; it has {found:?}");
     }
 }
 
