@@ -509,7 +509,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(100);
 mod tests {
     use std::collections::BTreeSet;
     use std::net::TcpListener;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use tokio::runtime::Handle;
 
@@ -518,10 +518,111 @@ mod tests {
     use crate::dpm::Resolver;
     use crate::engine::{DialBackFailure, EngineAddress, EngineConstraints, FailureKind};
     use crate::identity::Roles;
-    use crate::registry::store::{EngineStore as _, MemoryStore};
+    use crate::registry::store::{Counts, EngineStore, Expected, MemoryStore, Revision};
+    use crate::registry::store::{StoreFuture, Stored};
     use crate::registry::{Limits, Registrant};
     use crate::testing;
     use crate::trust::Deployment;
+
+    /// A store that other DPMs share: `mine` says whether this one checks its engines.
+    #[derive(Debug)]
+    struct Shared {
+        memory: MemoryStore,
+        mine: AtomicBool,
+        others: broadcast::Sender<Option<EngineId>>,
+    }
+
+    impl EngineStore for Shared {
+        fn find(&self, id: EngineId) -> StoreFuture<'_, Option<Stored>> {
+            self.memory.find(id)
+        }
+
+        fn page(&self, after: Option<EngineId>, limit: usize) -> StoreFuture<'_, Vec<Stored>> {
+            self.memory.page(after, limit)
+        }
+
+        fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts> {
+            self.memory.count(deployment)
+        }
+
+        fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
+            self.memory.replace(engine, expected)
+        }
+
+        fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
+            self.memory.remove(id, revision)
+        }
+
+        fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>> {
+            self.memory.stalest(deployment)
+        }
+
+        fn is_mine(&self, _id: EngineId) -> bool {
+            self.mine.load(Ordering::SeqCst)
+        }
+
+        fn others(&self) -> Option<broadcast::Receiver<Option<EngineId>>> {
+            Some(self.others.subscribe())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn engine_that_another_dpm_keeps_is_dialled_once_when_it_calls_and_at_once_when_its_dpm_goes()
+     {
+        let dialled = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&dialled);
+        let options = MonitorOptions {
+            resolver: Resolver::new(move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                Ok(Vec::new())
+            }),
+            ..MonitorOptions::default()
+        };
+        let shared = Arc::new(Shared {
+            memory: MemoryStore::default(),
+            mine: AtomicBool::new(false),
+            others: broadcast::Sender::new(8),
+        });
+        let pair = testing::pair();
+        let store: Arc<dyn EngineStore> = Arc::clone(&shared) as _;
+        let clock = Arc::clone(pair.dpm.clock());
+        let registry = Arc::new(EngineRegistry::new(store, clock, Limits::default()));
+        let policy = AddressPolicy::default();
+        let monitor = Monitor::new(pair.dpm.clone(), Arc::clone(&registry), policy, options);
+        let owner = Registrant {
+            identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
+            environment: None,
+            fingerprint: "k".into(),
+            over_loopback: true,
+            instance: None,
+        };
+        let id = EngineId::from_random([1; 16]);
+        let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+        let constraints = EngineConstraints::default();
+        registry
+            .register(&owner, id, address, constraints)
+            .await
+            .unwrap();
+        let dials = async |seconds| {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            dialled.swap(0, Ordering::SeqCst)
+        };
+
+        monitor.check_all().await.unwrap();
+        shared.others.send(Some(id)).unwrap();
+        let by_itself = dials(60).await;
+        monitor.heard(id);
+        let heard = dials(60).await;
+        shared.mine.store(true, Ordering::SeqCst);
+        shared.others.send(None).unwrap();
+        let taken_over = dials(2).await;
+        shared.mine.store(false, Ordering::SeqCst);
+        let given = dials(600).await;
+
+        assert_eq!((by_itself, heard), (0, 1));
+        assert!(taken_over >= 1, "{taken_over}");
+        assert_eq!(given, 0);
+    }
 
     /// A DPM of one engine, whose checks a test makes one by one.
     struct World {

@@ -1,5 +1,6 @@
 //! Two DPMs of one deployment on one etcd, as processes.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
@@ -12,8 +13,9 @@ use tokio::time::Instant;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
+use super::examples::shell;
 use super::free_port::free_port;
-use super::modules::{ANY_PORT, Running, paired_with};
+use super::modules::{ANY_PORT, Running};
 use super::support::Folder;
 
 type Registry = EngineRegistryServiceClient<AttachIdentity<EndpointChannel>>;
@@ -75,7 +77,11 @@ impl Drop for Etcd {
     }
 }
 
+const PAGE: &str = "docs/more-than-one-dpm.md";
+
 /// Two DPMs with one deployment key, and a client of both.
+///
+/// They are made by the commands of the page about them.
 struct World {
     folder: Folder,
     etcd: Etcd,
@@ -85,22 +91,21 @@ struct World {
     runtime: tokio::runtime::Runtime,
 }
 
+/// Returns the commands of the page, for an etcd on `port`.
+fn commands(port: u16) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    let page = fs::read_to_string(page).unwrap();
+    let (_, block) = page.split_once("```sh no-run\n").unwrap();
+    let (commands, _) = block.split_once("```").unwrap();
+    commands.replace("2379", &port.to_string())
+}
+
 impl World {
     fn start() -> Option<Self> {
         let etcd = Etcd::start()?;
-        let url = format!("countersign.registry.url=etcd://127.0.0.1:{}\n", etcd.port);
-        let folder = paired_with(&[("dpm/etc/application.properties", &url)]);
-        // A replica is a copy of what the first one is set to.
-        let files = folder.files();
-        let settings = files
-            .iter()
-            .filter(|(path, _)| path.starts_with(folder.path("dpm/etc")));
-        for (path, content) in settings {
-            let name = path.strip_prefix(folder.path("dpm")).unwrap();
-            folder.write(&format!("dpm2/{}", name.display()), content);
-            let copy = folder.path("dpm2").join(name);
-            fs::set_permissions(copy, fs::metadata(path).unwrap().permissions()).unwrap();
-        }
+        let folder = Folder::new();
+        let commands = commands(etcd.port);
+        shell(&folder, &format!("set -e\n{commands}")).exits(0);
         let mut dpms = ["dpm", "dpm2"]
             .map(|home| Running::start(&folder, &format!("dpm run --home {home} {ANY_PORT}")));
         let ports = dpms.each_mut().map(Running::port);

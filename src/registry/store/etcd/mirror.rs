@@ -44,6 +44,8 @@ struct Known {
     is_gone: bool,
     /// When its record was signed.
     signed_at: Option<SystemTime>,
+    /// Whether that says that it is READY.
+    is_ready: bool,
 }
 
 impl Known {
@@ -165,6 +167,7 @@ impl Mirror {
             revision,
             is_gone,
             signed_at: (!is_gone).then_some(signed_at),
+            is_ready: engine.as_ref().is_some_and(is_ready),
         };
         known.insert(id, of_etcd);
         self.put(id, engine)
@@ -203,6 +206,9 @@ impl Mirror {
             revision,
             is_gone: false,
             signed_at: signed.map(|signed| signed.at),
+            is_ready: opened
+                .as_ref()
+                .is_some_and(|opened| is_ready(&opened.engine)),
         };
         known.insert(id, of_etcd);
         let engine = opened.map(|opened| self.judged(opened, of_etcd.signed_at));
@@ -230,7 +236,7 @@ impl Mirror {
         let Some(signed_at) = signed_at else {
             return doubted(engine);
         };
-        if engine.status != EngineStatus::Ready {
+        if !is_ready(&engine) {
             return engine;
         }
         if !self.vouches(signed_at) {
@@ -239,15 +245,42 @@ impl Mirror {
                 ..doubted(engine)
             };
         }
-        let trust = self.trust.load();
-        let owner = trust.deployment(&engine.owner.deployment);
-        if owner.is_some_and(|owner| owner.active_keys().next().is_some()) {
+        if self.is_trusted(&engine) {
             return engine;
         }
         Engine {
             status: EngineStatus::Disconnected,
             status_reason: Some(UNTRUSTED.into()),
             ..engine
+        }
+    }
+
+    fn is_trusted(&self, engine: &Engine) -> bool {
+        let trust = self.trust.load();
+        let owner = trust.deployment(&engine.owner.deployment);
+        owner.is_some_and(|owner| owner.active_keys().next().is_some())
+    }
+
+    /// Believes again what the others say of engines whose deployment is trusted here now.
+    pub fn trust_changed(&self) {
+        let known = lock(&self.known);
+        for stored in self.all() {
+            let id = stored.engine.id;
+            let of_etcd = known.get(&id).filter(|known| known.is_ready);
+            let is_vouched = of_etcd
+                .and_then(|known| known.signed_at)
+                .is_some_and(|at| self.vouches(at));
+            let is_lost_here = stored.engine.status == EngineStatus::Disconnected;
+            if is_lost_here && is_vouched && self.is_trusted(&stored.engine) {
+                let engine = Engine {
+                    status: EngineStatus::Ready,
+                    status_reason: None,
+                    dial_back_failure: None,
+                    ..Engine::clone(&stored.engine)
+                };
+                self.memory.swap(engine, Expected::At(stored.revision));
+                self.tell(Some(id));
+            }
         }
     }
 
@@ -352,6 +385,10 @@ fn checker(replicas: &BTreeSet<Uuid>, id: EngineId) -> Option<Uuid> {
     drawn.max().map(|(_, replica)| replica)
 }
 
+fn is_ready(engine: &Engine) -> bool {
+    engine.status == EngineStatus::Ready
+}
+
 /// Spreads the bits of `number`: the end of splitmix64.
 fn mixed(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -371,3 +408,35 @@ const MOST_REPLICAS: usize = 256;
 const PAGE: usize = 1000;
 const UNTRUSTED: &str = "its deployment is not trusted here";
 const TAKEN_OVER: &str = "its checks were taken over; not checked since then";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_share_of_the_replica_that_goes_moves() {
+        let replicas: BTreeSet<_> = (1..=5).map(Uuid::from_u128).collect();
+        let gone = Uuid::from_u128(3);
+        let left: BTreeSet<_> = replicas
+            .iter()
+            .copied()
+            .filter(|one| *one != gone)
+            .collect();
+        let mut shares = HashMap::<_, u32>::new();
+        for n in 0..=255 {
+            let id = EngineId::from_random([n; 16]);
+            let before = checker(&replicas, id).unwrap();
+            let after = checker(&left, id).unwrap();
+
+            assert!(after == before || before == gone, "{n}");
+            *shares.entry(before).or_default() += 1;
+        }
+
+        assert_eq!(shares.len(), 5);
+        assert!(
+            shares.values().all(|share| (30..75).contains(share)),
+            "{shares:?}"
+        );
+        assert_eq!(checker(&BTreeSet::new(), EngineId::FIRST), None);
+    }
+}

@@ -59,7 +59,7 @@ impl EtcdStore {
     ) -> Self {
         let own = trust.own();
         let name = own.name.as_ref().map(ToString::to_string);
-        let keys = Keys::of(&name.unwrap_or_else(|| own.module.to_string()));
+        let keys = Keys::of(&name.unwrap_or_else(|| own.fingerprint().to_string()));
         let mirror = Arc::new(Mirror::new(trust, clock));
         let condition = watch::Sender::new(Condition {
             failing: Some(Away::Unreached.to_string().into()),

@@ -170,6 +170,7 @@ impl Follower {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rounds = interval(EXPIRE_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trust = self.mirror.trust.subscribe();
         let mut answered = Instant::now();
         loop {
             tokio::select! {
@@ -182,6 +183,7 @@ impl Follower {
                     held.keeper.keep_alive().await?;
                 }
                 _ = rounds.tick() => self.mirror.expire(),
+                Ok(()) = trust.changed() => self.mirror.trust_changed(),
                 answer = held.answers.message() => {
                     if answer?.is_none_or(|answer| answer.ttl() <= 0) {
                         return Err(Away::Absent);

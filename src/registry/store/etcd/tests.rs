@@ -3,6 +3,7 @@
 use std::env;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use super::*;
 use crate::clock::SystemClock;
@@ -134,7 +135,9 @@ fn ready(n: u8) -> Engine {
     engine.status = EngineStatus::Ready;
     engine.status_reason = None;
     engine.dial_back_failure = None;
-    let now = SystemClock.now();
+    // As exact as a record is.
+    let since = SystemClock.now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(since.unwrap().as_secs());
     (engine.registered_at, engine.last_seen_at) = (now, now);
     engine
 }
@@ -348,4 +351,28 @@ async fn share_of_a_replica_that_leaves_is_taken_over_and_suspect() {
     let taken = one.find(id(theirs)).await.unwrap().unwrap();
     assert_eq!(taken.engine.status, EngineStatus::Ready);
     assert!(taken.engine.suspect);
+}
+
+#[tokio::test]
+async fn every_replica_judges_owners_by_its_own_trust() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let one = etcd.open("dpm-dev", &key).await;
+    let two = etcd.open("dpm-dev", &key).await;
+    let trusted = two.mirror.trust.load();
+    let without = trusted.trusting(Vec::new()).unwrap();
+    two.mirror.trust.replace(without);
+
+    let created = one.replace(ready(1), Expected::Absent).await;
+    created.unwrap().unwrap();
+
+    let has = |status| move |found: Option<&Engine>| found.is_some_and(|e| e.status == status);
+    until(&two, id(1), has(EngineStatus::Disconnected)).await;
+    let here = one.find(id(1)).await.unwrap().unwrap();
+    assert_eq!(here.engine.status, EngineStatus::Ready);
+    let owner = Deployment::clone(trusted.deployment("dpe-dev").unwrap());
+    two.mirror
+        .trust
+        .replace(trusted.trusting(vec![owner]).unwrap());
+    until(&two, id(1), has(EngineStatus::Ready)).await;
 }
