@@ -232,20 +232,41 @@ impl EngineAddress {
         })
     }
 
+    /// Names the host of an engine that takes no calls: its port is 0, and it is never dialled.
+    ///
+    /// # Errors
+    ///
+    /// When `hostname` is neither an IP literal nor DNS labels.
+    pub fn one_way(hostname: &str) -> Result<Self, AddressError> {
+        check_host(hostname)?;
+        Ok(Self {
+            hostname: hostname.into(),
+            port: 0,
+        })
+    }
+
+    /// Returns `true` if the engine takes no calls: it holds a stream to its registry.
+    pub fn is_one_way(&self) -> bool {
+        self.port == 0
+    }
+
     /// Returns the host as it was given.
     pub fn hostname(&self) -> &str {
         &self.hostname
     }
 
-    /// Returns the port.
+    /// Returns the port; 0 if there is no port to dial.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Returns `host:port`, or `[host]:port` if the host is an IPv6 address.
+    /// Returns `host:port`, or `[host]:port` if the host is an IPv6 address; `host (one-way)` if
+    /// there is no port to dial.
     pub fn authority(&self) -> String {
         let Self { hostname, port } = self;
-        if hostname.contains(':') {
+        if self.is_one_way() {
+            format!("{hostname} (one-way)")
+        } else if hostname.contains(':') {
             format!("[{hostname}]:{port}")
         } else {
             format!("{hostname}:{port}")

@@ -1,7 +1,7 @@
 //! A module as a program: its gRPC and HTTP servers from start to stop.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 #[cfg(feature = "actuator")]
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ crate::failure::debug_as_text!(StartError);
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) module: Module,
-    /// The bound gRPC address.
+    /// The bound gRPC address; its port is 0 where no gRPC is served.
     pub(crate) address: SocketAddr,
     /// Every service that the module serves.
     pub(crate) routes: Routes,
@@ -47,23 +47,25 @@ pub(crate) struct Program {
     /// What is shown over HTTP, and where.
     #[cfg(feature = "actuator")]
     pub(crate) http: Option<(TcpListener, Site)>,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     storage: Option<Storage>,
     pub(crate) tasks: JoinSet<()>,
 }
 
 impl Program {
     /// Makes the program of `module`, which holds `storage`, if it has one, and will serve the
-    /// services of `rules` on `listener`, beside those that every module has.
+    /// services of `rules` on `listener`, if it has one, beside those that every module has.
     pub(crate) fn new(
         module: Module,
         storage: Option<Storage>,
-        listener: TcpListener,
+        listener: impl Into<Option<TcpListener>>,
         server: ServerOptions,
         rules: MethodRules,
     ) -> Result<Self, StartError> {
-        let bound = listener.local_addr();
-        let address = bound.map_err(|error| StartError(error.into()))?;
+        let port: Option<TcpListener> = listener.into();
+        let bound = port.as_ref().map(TcpListener::local_addr).transpose();
+        let known = bound.map_err(|error| StartError(error.into()))?;
+        let address = known.unwrap_or(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)));
         let identity = Standard::new(&module, &server);
         #[cfg(not(feature = "actuator"))]
         let standard = identity;
@@ -79,7 +81,7 @@ impl Program {
             health,
             #[cfg(feature = "actuator")]
             http: None,
-            listener,
+            listener: port,
             module,
             storage,
             tasks: JoinSet::new(),
@@ -114,7 +116,8 @@ impl Program {
         address
     }
 
-    /// Serves gRPC until `shutdown` completes, and calls `stop` while the server drains.
+    /// Serves gRPC, if there is a port for it, until `shutdown` completes, and calls `stop` while the
+    /// server drains.
     ///
     /// Logs how it ended; `last` completes with what else the log says of the end.
     ///
@@ -134,14 +137,12 @@ impl Program {
             self.health.report(false).await;
             stop();
         };
-        let ended = serve(
-            self.listener,
-            self.layer,
-            self.routes,
-            self.server,
-            stopping,
-        )
-        .await;
+        let ended = if let Some(port) = self.listener {
+            serve(port, self.layer, self.routes, self.server, stopping).await
+        } else {
+            stopping.await;
+            Ok(Drained::InTime)
+        };
         let and = last.await;
         let how = match &ended {
             Ok(Drained::InTime) => "Stopped".to_owned(),

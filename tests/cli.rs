@@ -64,6 +64,8 @@ mod one_side;
 #[path = "cli/one_spelling.rs"]
 mod one_spelling;
 #[cfg(target_os = "linux")]
+#[path = "cli/one_way.rs"]
+mod one_way;
 #[path = "cli/operate.rs"]
 mod operate;
 #[path = "cli/pair.rs"]

@@ -27,6 +27,8 @@ mod lifecycle;
 mod listener;
 #[path = "it/networks.rs"]
 mod networks;
+#[path = "it/one_way.rs"]
+mod one_way;
 #[path = "it/oracles.rs"]
 mod oracles;
 #[path = "it/ownership.rs"]

@@ -286,6 +286,13 @@ impl From<wire::Engine> for Shown {
 }
 
 impl Shown {
+    fn address(&self) -> String {
+        match self.port {
+            0 => format!("{} (one-way)", self.hostname),
+            port => format!("{}:{port}", self.hostname),
+        }
+    }
+
     fn in_words(&self) -> String {
         let [registered, seen] =
             [&self.registered_at, &self.last_seen].map(|time| time.as_deref().unwrap_or("never"));
@@ -293,7 +300,7 @@ impl Shown {
         let seen = ago.map_or_else(|| seen.to_owned(), |ago| format!("{seen}, {ago}"));
         let lines = [
             ("id", self.id.as_str()),
-            ("address", &format!("{}:{}", self.hostname, self.port)),
+            ("address", &self.address()),
             ("status", self.status),
             ("why", &self.status_reason),
             ("deployment", &self.deployment),
@@ -329,7 +336,7 @@ fn in_columns(engines: &[Shown], now: SystemTime) -> String {
     rows.extend(engines.iter().zip(ids).map(|(engine, id)| {
         [
             id,
-            format!("{}:{}", engine.hostname, engine.port),
+            engine.address(),
             engine.status.to_owned(),
             engine.deployment.clone(),
             engine.module.clone(),
@@ -478,6 +485,21 @@ mod tests {
             prefixes(&engines(&["0031debd-6130"; 2])),
             ["0031debd-6130"; 2]
         );
+    }
+
+    #[test]
+    fn engine_that_is_never_dialled_has_a_host_and_no_port() {
+        for (port, expected) in [(0, "a.example (one-way)"), (8532, "a.example:8532")] {
+            let hostname = "a.example".to_owned();
+            let shown = Shown::from(wire::Engine {
+                address: Some(wire::EngineAddress { hostname, port }),
+                ..wire::Engine::default()
+            });
+
+            assert!(shown.in_words().contains(expected), "{}", shown.in_words());
+            let list = in_columns(&[shown], SystemTime::UNIX_EPOCH);
+            assert!(list.contains(&format!("{expected}  ")), "{list}");
+        }
     }
 
     #[test]

@@ -305,6 +305,7 @@ fn engine(reader: &mut Reader<'_>) -> EngineSettings {
     EngineSettings {
         hostname: host(reader, "ataccama.one.dpe.service.hostname", &[]),
         port: reader.number(PORT, &[]),
+        one_way: reader.switch("countersign.dpe.one-way", &[]),
         check_connection: reader.time("ataccama.one.dpe.service.dpm.check-connection-interval"),
     }
 }

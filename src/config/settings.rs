@@ -150,12 +150,21 @@ impl ServerSettings {
     /// Returns where this machine reaches the gRPC port; `None` if it takes a free port at each
     /// start.
     pub(crate) fn listener(&self) -> Option<Target> {
-        let address = match self.address {
-            any if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            address => address,
-        };
-        (self.port != 0).then(|| Target::new(&address.to_string(), self.port))
+        from_here(self.address, self.port)
     }
+
+    /// Returns where this machine reaches the HTTP port, likewise.
+    pub(crate) fn http(&self) -> Option<Target> {
+        from_here(self.http_address, self.http_port)
+    }
+}
+
+fn from_here(bound: IpAddr, port: u16) -> Option<Target> {
+    let address = match bound {
+        any if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        address => address,
+    };
+    (port != 0).then(|| Target::new(&address.to_string(), port))
 }
 
 /// A connection to another module, `ataccama.client.connection.<c>`.
@@ -222,6 +231,8 @@ pub struct EngineSettings {
     pub hostname: Option<String>,
     /// The advertised port, if one is configured. Default: the bound gRPC port.
     pub port: Option<u16>,
+    /// Whether the engine takes no calls, and holds a stream to its DPM instead.
+    pub one_way: bool,
     /// How often the DPE checks that it is registered.
     pub check_connection: Duration,
 }

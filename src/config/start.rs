@@ -43,6 +43,9 @@ pub enum StartError {
         /// The system's error.
         source: io::Error,
     },
+    /// Only an engine is one-way.
+    #[error("`countersign.dpe.one-way` is for a DPE: a DPM serves its gRPC port")]
+    OneWay,
     /// No connection leads to a DPM.
     #[error("no connection to a DPM is set")]
     NoDpm,
@@ -65,8 +68,12 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// When the storage folder is in use, a port cannot be opened, or TLS cannot be set up.
+    /// When the storage folder is in use, a port cannot be opened, TLS cannot be set up, or the
+    /// settings are those of a one-way engine.
     pub async fn dpm(&self) -> Result<(Dpm, Reloader), StartError> {
+        if self.options.engine.one_way {
+            return Err(StartError::OneWay);
+        }
         let module = self.module()?;
         let storage = Storage::lock(&self.home.storage())?;
         let mut replay = module.replay.iter();
@@ -83,7 +90,10 @@ impl Settings {
             server: self.server_options(&module)?,
             ..dpm::Options::default()
         };
-        let (grpc, http) = self.listen().await?;
+        let (grpc, http) = (
+            self.listen_for_calls().await?,
+            self.listen_for_http().await?,
+        );
         let store = self.engine_store(&storage, &module).await?;
         let dpm = Dpm::new(module, storage, grpc, store, options)?;
         Ok((dpm.with_site(http, self.http_access()), reloader))
@@ -114,15 +124,21 @@ impl Settings {
         let new_id = CommandLine::new("countersign dpe new-id").option("home", &self.home.dir);
         checker.duplicate_hint = format!("stop it, and give a copy an id of its own: {new_id}");
         let mut options = dpe::Options::new(checker);
+        let is_local = self.options.server.address.is_loopback() && !engine.one_way;
         options.hostname = match &engine.hostname {
             Some(hostname) => hostname.clone(),
-            None if self.options.server.address.is_loopback() => "localhost".to_owned(),
+            None if is_local => "localhost".to_owned(),
             None => gethostname::gethostname().to_string_lossy().into_owned(),
         };
         options.port = engine.port;
         options.dpm_deployment.clone_from(&dpm.deployment);
         options.server = self.server_options(&module)?;
-        let (grpc, http) = self.listen().await?;
+        let grpc = if engine.one_way {
+            None
+        } else {
+            Some(self.listen_for_calls().await?)
+        };
+        let http = self.listen_for_http().await?;
         let dpe = Dpe::new(module, storage, grpc, options)?;
         Ok((dpe.with_site(http, self.http_access()), reloader))
     }
@@ -162,12 +178,16 @@ impl Settings {
         }
     }
 
-    async fn listen(&self) -> Result<(TcpListener, TcpListener), StartError> {
+    async fn listen_for_calls(&self) -> Result<TcpListener, StartError> {
         let server = &self.options.server;
         let grpc = SocketAddr::new(server.address, server.port);
+        open(grpc, "", GRPC_HELP).await
+    }
+
+    async fn listen_for_http(&self) -> Result<TcpListener, StartError> {
+        let server = &self.options.server;
         let http = SocketAddr::new(server.http_address, server.http_port);
-        let listener = open(grpc, "", GRPC_HELP).await?;
-        Ok((listener, open(http, " for HTTP", HTTP_HELP).await?))
+        open(http, " for HTTP", HTTP_HELP).await
     }
 }
 

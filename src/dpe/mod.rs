@@ -1,5 +1,6 @@
 //! The DPE: an engine that registers with its DPM and answers its dial-back.
 
+mod one_way;
 mod server;
 mod status_checker;
 

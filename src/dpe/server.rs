@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::one_way::StreamHolder;
 use super::status_checker::{Registrant, Registration, StatusChecker, StatusCheckerOptions};
 use crate::engine::{AddressError, EngineAddress, EngineConstraints, EngineId, Instance};
 use crate::files;
@@ -95,7 +96,8 @@ pub struct Dpe {
 
 impl Dpe {
     /// Makes a DPE that holds `storage`, where the engine's id is kept, and will serve on
-    /// `listener`.
+    /// `listener`. Without one it is a one-way engine: it takes no calls, and holds a stream over which
+    /// its DPM asks it.
     ///
     /// # Errors
     ///
@@ -104,9 +106,11 @@ impl Dpe {
     pub fn new(
         module: Module,
         storage: Storage,
-        listener: TcpListener,
+        listener: impl Into<Option<TcpListener>>,
         options: Options,
     ) -> Result<Self, StartError> {
+        let served: Option<TcpListener> = listener.into();
+        let is_one_way = served.is_none();
         let id = load_or_create(&storage.folder)?;
         let dpm = match options.dpm_deployment {
             Some(name) => name,
@@ -114,11 +118,15 @@ impl Dpe {
         };
         let identity = module.layer_for(dpm.as_str())?;
         let methods = rules(&module);
-        let program = Program::new(module, Some(storage), listener, options.server, methods)?;
+        let program = Program::new(module, Some(storage), served, options.server, methods)?;
         let port = options.port.unwrap_or_else(|| program.address.port());
         let engine = Registrant {
             id,
-            address: EngineAddress::new(&options.hostname, port.into())?,
+            address: if is_one_way {
+                EngineAddress::one_way(&options.hostname)?
+            } else {
+                EngineAddress::new(&options.hostname, port.into())?
+            },
             constraints: options.constraints,
             instance: Instance::from_random(Uuid::new_v4().into_bytes()),
         };
@@ -146,7 +154,7 @@ impl Dpe {
         self
     }
 
-    /// Returns the bound address.
+    /// Returns the bound address; its port is 0 for a one-way engine.
     pub fn address(&self) -> SocketAddr {
         self.program.address
     }
@@ -185,6 +193,9 @@ impl Dpe {
         let begun = OnceLock::new();
         let stop = CancellationToken::new();
         let mut registered = JoinSet::new();
+        if engine.address.is_one_way() {
+            program.tasks.spawn(StreamHolder::of(&checker).run());
+        }
         registered.spawn(checker.run(stop.clone().cancelled_owned()));
         let stopping = async {
             shutdown.await;

@@ -110,12 +110,12 @@ impl fmt::Display for Registration {
 /// registered, waiting and why, refused and why, not READY and why.
 #[derive(Debug)]
 pub struct StatusChecker {
-    engine: Registrant,
-    options: StatusCheckerOptions,
-    client: EngineRegistryServiceClient<AttachIdentity<Connection>>,
+    pub(super) engine: Registrant,
+    pub(super) options: StatusCheckerOptions,
+    pub(super) client: EngineRegistryServiceClient<AttachIdentity<Connection>>,
     connection: Connection,
     identity: AttachIdentityLayer,
-    module: Module,
+    pub(super) module: Module,
     pause: Duration,
     /// The DPM may have a registration, for example after a call without an answer.
     maybe_registered: bool,
@@ -331,6 +331,23 @@ impl StatusChecker {
         }
     }
 
+    /// Reads why a call is refused: by the DPM, or here.
+    fn refusal(&self, status: &Status) -> Refused {
+        if let Some(here) = self.identity.not_called() {
+            return Refused {
+                kind: FailureKind::NotDialled,
+                reason: None,
+                detail: format!("not called: {here}"),
+                help: TRUST_AGAIN,
+            };
+        }
+        let mut refused = Refused::by(status, self.module.own().key_id.as_str());
+        if status.code() == Code::InvalidArgument && self.engine.address.is_one_way() {
+            refused.help = OLDER_DPM;
+        }
+        refused
+    }
+
     fn not_registered(&mut self, status: &Status) -> Duration {
         let dpm = self.options.dpm.to_string();
         let interval = self.options.check_connection_interval;
@@ -356,15 +373,7 @@ impl StatusChecker {
             half + up_to(half)
         } else {
             self.maybe_registered &= !is_proved(status);
-            let refused = match self.identity.not_called() {
-                Some(here) => Refused {
-                    kind: FailureKind::NotDialled,
-                    reason: None,
-                    detail: format!("not called: {here}"),
-                    help: TRUST_AGAIN,
-                },
-                None => Refused::by(status, self.module.own().key_id.as_str()),
-            };
+            let refused = self.refusal(status);
             let Refused { reason, detail, .. } = &refused;
             let word = reason.map(Reason::as_str);
             if !self.in_doubt {
@@ -469,12 +478,13 @@ impl Refused {
 
 const TRUST_AGAIN: &str =
     "the DPM needs a new key; only if one was revoked by mistake, `countersign revoke --undo` here";
+pub(super) const OLDER_DPM: &str = "a DPM that is older than one-way engines needs an update, or has to dial this one: `countersign.dpe.one-way=false`";
 /// Between two attempts while another process has the engine's id.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(60);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Between two attempts where the DPM cannot be reached.
-const LONGEST_UNREACHED: Duration = Duration::from_millis(500);
-const JITTER: Duration = Duration::from_millis(250);
+pub(super) const LONGEST_UNREACHED: Duration = Duration::from_millis(500);
+pub(super) const JITTER: Duration = Duration::from_millis(250);
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -650,6 +660,20 @@ mod tests {
         ] {
             assert_eq!(checker.is_displaced(&answer), is_displaced, "{answer:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn one_way_engine_that_an_older_dpm_refuses_says_what_to_do() {
+        let mut checker = World::checker(Target::new("localhost", 1));
+        checker.engine.address = EngineAddress::one_way("localhost").unwrap();
+        let (subscriber, mut lines) = World::log();
+        let refused = Status::invalid_argument("`address`: the port is 0");
+
+        tracing::dispatcher::with_default(&subscriber, || checker.not_registered(&refused));
+
+        let line = lines.try_recv().unwrap();
+        assert!(line.contains("ERROR registerRefused"), "{line}");
+        assert!(line.contains("older than one-way engines"), "{line}");
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use super::failures::{
 use super::lanes::Place;
 use super::options::MonitorOptions;
 use super::pulse::Pulse;
+use super::streams::{Stream, Streams};
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineStatus, FailureKind};
 use crate::grpc::{
     AttachIdentityLayer, Connection, Module, call, code_name, is_late, refusal_of, up_to,
@@ -41,6 +42,8 @@ pub(super) struct Context {
     pub(super) pulse: Arc<Pulse>,
     /// Checks under way over connections that are open.
     pub(super) checking: Semaphore,
+    /// Where one-way engines are asked.
+    pub(super) streams: Arc<Streams>,
 }
 
 /// So many times in a row what was not heard may count for nothing: a machine that is always late
@@ -52,6 +55,8 @@ pub(super) const MOST_VOIDS: u32 = 5;
 pub(super) struct Checker {
     context: Arc<Context>,
     link: Option<Link>,
+    /// The stream over which a one-way engine was asked last.
+    stream: Option<Stream>,
     /// How many checks in a row have failed, of the engine as it was registered then.
     pub(super) failures: u32,
     registered_at: Option<SystemTime>,
@@ -106,6 +111,7 @@ impl Checker {
         Self {
             context,
             link: None,
+            stream: None,
             failures: 0,
             registered_at: None,
             voids: 0,
@@ -114,7 +120,7 @@ impl Checker {
         }
     }
 
-    /// Dials `engine` back; returns how that ended, unless this process was itself too late to say.
+    /// Dials `engine` back, or asks it over its stream; returns how that ended, unless this process was itself too late to say.
     ///
     /// Asks for the proof on the way to READY, on every new connection and when the last proof is
     /// old. An answer without proof counts only on the connection that was proved. What needs a
@@ -149,6 +155,9 @@ impl Checker {
         // nothing answered in time says little of the connection.
         if !is_late || self.failures.is_multiple_of(options.check_failures) {
             self.link = None;
+            if let Some(stream) = self.stream.take() {
+                stream.cut(None);
+            }
         }
         Some(CheckOutcome::Failed(failure))
     }
@@ -169,11 +178,12 @@ impl Checker {
         }
     }
 
-    /// Completes when the connection to the engine has ended; never if it has none.
+    /// Completes when the connection to the engine, or its stream, has ended; never if it has none.
     pub(super) async fn ended(&self) {
-        match &self.link {
-            Some(link) => link.connection.ended().await,
-            None => std::future::pending().await,
+        match (&self.link, &self.stream) {
+            (Some(link), _) => link.connection.ended().await,
+            (None, Some(stream)) => stream.ended().await,
+            (None, None) => std::future::pending().await,
         }
     }
 
@@ -181,6 +191,16 @@ impl Checker {
         let context = Arc::clone(&self.context);
         let trust = context.module.trust().load();
         let owner = check_owner(&trust, engine, &context.module)?;
+        if engine.address.is_one_way() {
+            let means = (&context.module, &context.options, &context.checking);
+            let is_awaited = self.failures == 0;
+            let asked = context.streams.ask(engine, &owner, means, is_awaited);
+            let (stream, proved) = asked.await;
+            self.stream = stream;
+            proved?;
+            self.vouched = Some(owner);
+            return Ok(CheckOutcome::Proved);
+        }
         let parties = (Arc::clone(&owner), Arc::clone(trust.own()));
         let route = self.route(engine, &owner);
         let link = self.link.take();

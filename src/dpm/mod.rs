@@ -6,10 +6,12 @@ mod duplicate;
 mod failures;
 mod lanes;
 mod monitor;
+mod one_way;
 mod options;
 mod pulse;
 mod server;
 mod service;
+mod streams;
 
 pub use crate::program::StartError;
 pub use monitor::Monitor;

@@ -14,6 +14,7 @@ use super::check::{Checker, Context, MOST_CHECKS, MOST_VOIDS, check_owner};
 use super::dialer::Dialer;
 use super::options::{MonitorOptions, jittered};
 use super::pulse::Pulse;
+use super::streams::Streams;
 use crate::engine::{Engine, EngineId, EngineStatus};
 use crate::grpc::{Module, cause, up_to};
 use crate::registry::{
@@ -70,6 +71,7 @@ impl Monitor {
             options,
             pulse,
             checking: Semaphore::new(MOST_CHECKS),
+            streams: Arc::new(Streams::default()),
         });
         let monitor = Self {
             context: Arc::clone(&context),
@@ -160,11 +162,12 @@ impl Monitor {
         tasks.running.spawn(keeper.run());
     }
 
-    /// Ends every task. Engines keep the status they have.
+    /// Ends every task, and the streams of one-way engines. Engines keep the status they have.
     pub fn stop(&self) {
         let mut tasks = self.lock();
         tasks.wake.clear();
         tasks.running.abort_all();
+        self.context.streams.close();
     }
 
     /// Returns the owner of `engine` if `trust` lets it register the engine; else the engine leaves
@@ -360,6 +363,7 @@ impl Keeper {
             return false;
         }
         listed.wake.remove(&self.engine);
+        self.context.streams.forget(self.engine);
         true
     }
 

@@ -200,6 +200,7 @@ fn rules(module: &Module) -> MethodRules {
     let methods = [
         ("RegisterEngine", caller.clone()),
         ("Heartbeat", caller.clone()),
+        ("ConnectEngine", caller.clone()),
         ("DeregisterEngine", caller.clone()),
         ("InactivateEngine", caller.clone().or_own_module()),
         ("ForgetEngine", caller.clone().or_own_module()),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::dialer::is_local;
 use super::duplicate::Duplicates;
 use super::monitor::Monitor;
+use super::one_way::{Arriving, Replies};
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus};
 use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
 use crate::proto::convert::{self, ConvertError, engine_id};
@@ -126,7 +127,14 @@ impl EngineRegistryService {
         // No caller has a name resolved for an engine that it does not own.
         let owner = self.registry.check_owner(&registrant, id).await;
         owner.map_err(|error| self.status(&error, &caller))?;
-        self.judge(&caller, &address).await?;
+        if address.is_one_way() {
+            // The stream is the process's own.
+            registrant
+                .instance
+                .ok_or(ConvertError::Missing("instance"))?;
+        } else {
+            self.judge(&caller, &address).await?;
+        }
         let mut turn = self.duplicates.turn(id).await;
         let lost = turn.lost_to(&registrant, &address, &self.monitor.context);
         if let Some(recorded) = lost.await.map_err(|error| self.status(&error, &caller))? {
@@ -147,6 +155,48 @@ impl EngineRegistryService {
             engine: Some(caller.view(&engine)),
             durable,
         }))
+    }
+
+    /// Admits the stream of a one-way engine, which has to prove itself over it.
+    async fn connect(
+        &self,
+        request: Request<Streaming<wire::ConnectEngineRequest>>,
+    ) -> Result<Response<Replies>, Status> {
+        let caller = Caller::of(&request, "ConnectEngine")?;
+        let (metadata, _, said) = request.into_parts();
+        let owner = caller.token.owner();
+        let mut arriving = Arriving::new(&self.monitor, owner, &metadata, said)?;
+        let hello = arriving.hello().await?;
+        let id = engine_id(&hello.engine_id)?;
+        let registrant = caller.registrant(&hello.instance)?;
+        let owner = self.registry.check_owner(&registrant, id).await;
+        owner.map_err(|error| self.status(&error, &caller))?;
+        let instance = registrant
+            .instance
+            .ok_or(ConvertError::Missing("instance"))?;
+        let found = self.registry.find(id).await;
+        let known = found.map_err(|error| self.status(&error, &caller))?;
+        let of_process = known.filter(|engine| {
+            engine.status != EngineStatus::Inactive && engine.instance == Some(instance)
+        });
+        let engine = of_process.ok_or_else(|| {
+            Status::not_found(format!("this process of engine {id} is not registered"))
+        })?;
+        if !engine.address.is_one_way() {
+            let at = engine.address.authority();
+            let why = format!("engine {id} is registered at {at}, where it is dialled");
+            return Err(Status::failed_precondition(why));
+        }
+        let (service, token) = (self.clone(), caller.token.clone());
+        let replies = arriving.admit((engine, instance), &token, move |failure| {
+            let reason = failure.reason.as_deref().and_then(|word| word.parse().ok());
+            service.denied(
+                reason.unwrap_or(Reason::ProofMissing),
+                &failure.detail,
+                &caller,
+            );
+        });
+        Ok(Response::new(replies))
     }
 
     /// Returns the time between two heartbeats of an engine whose own setting is `own`.
@@ -286,6 +336,15 @@ impl Service for EngineRegistryService {
             instance: view.instance,
             heartbeat_interval: named(&engine),
         }))
+    }
+
+    type ConnectEngineStream = Replies;
+
+    async fn connect_engine(
+        &self,
+        request: Request<Streaming<wire::ConnectEngineRequest>>,
+    ) -> Result<Response<Replies>, Status> {
+        self.connect(request).await
     }
 
     async fn deregister_engine(

@@ -23,7 +23,7 @@ use super::callee::{CallerTokens, Vouched};
 use super::connect::Connection;
 use super::metadata;
 use super::metrics::{Call, Counted, Counters, Largest};
-use super::proof::{Expected, ProofMode, RequiredProof, Sent, Trust};
+use super::proof::{Expected, ProofMode, RequiredProof, Sent, StreamToken, Trust};
 use super::session::{Limit, STREAM_GRACE, Watch};
 use super::status::refuse_in_full;
 use crate::token::Nonce;
@@ -251,6 +251,7 @@ fn believed(sent: Box<Sent>, mut response: Response<Body>) -> (Response<Body>, G
         renewed_at: sent.token.token.renewed_at(),
         expires_at: sent.token.token.expires_at(),
     });
+    response.extensions_mut().insert(StreamToken::of(&sent));
     match Trust::of_headers(sent, &mut response) {
         Ok(trust) => {
             let watch = Watch::of(Limit::Callee(vouched.callee(tokens)));

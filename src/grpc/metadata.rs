@@ -69,7 +69,7 @@ pub(super) fn has_token(headers: &HeaderMap) -> bool {
 
 /// Returns the Bearer token of a call: exactly one value of `countersign-authorization` if there is
 /// any, else of `authorization`; its scheme in any case.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     let name = token_name(headers);
     let mut values = headers.get_all(&name).iter();
     let Some(value) = values.next() else {

@@ -38,9 +38,14 @@ pub use health::Health;
 #[cfg(feature = "actuator")]
 pub(crate) use health::Readiness;
 pub use listener::ConnectionLimits;
+#[cfg(feature = "registry")]
+pub(crate) use metadata::bearer;
 pub use metadata::{NONCE, PROOF, is_proved};
 pub(crate) use module::Module;
 pub use module::{ModuleBuilder, ModuleError};
+#[cfg(feature = "registry")]
+pub(crate) use proof::CONNECT_ENGINE;
+pub(crate) use proof::StreamToken;
 pub use proof::{ProofMode, Proved};
 pub use serve::{Drained, ServeError, ServerOptions, serve};
 pub(crate) use serve::{Route, Wiring};

@@ -15,6 +15,8 @@ use super::metadata;
 use super::session::Polled;
 use super::status::refuse_in_full;
 use crate::secret::Secret;
+#[cfg(feature = "registry")]
+use crate::token::IssueError;
 use crate::token::proof::{EngineClaim, Exchange, ExpectedProof, ProofSigner, ProofVerifier};
 use crate::token::{Nonce, Reason, Refusal};
 
@@ -262,6 +264,36 @@ pub(super) struct PendingProof {
     token: Secret<String>,
     path: PathAndQuery,
 }
+
+/// The token with which this module opened a stream. Found in the extensions of a response.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamToken(Arc<CallerTokens>, Arc<CallerToken>);
+
+impl StreamToken {
+    pub(super) fn of(sent: &Sent) -> Self {
+        Self(Arc::clone(&sent.tokens), Arc::clone(&sent.token))
+    }
+
+    /// Proves that `engine` holds the stream which the token opened, with this module's current key,
+    /// to a callee that asks with `nonce`.
+    #[cfg(feature = "registry")]
+    pub(crate) fn prove(&self, nonce: Nonce, engine: &EngineClaim) -> Result<String, IssueError> {
+        let (tokens, token) = (&self.0, &self.1.token);
+        let (trust, clock) = (&tokens.issuer.trust, &tokens.issuer.clock);
+        let exchange = Exchange {
+            caller: token.issuer(),
+            nonce,
+            token: token.expose(),
+            path: CONNECT_ENGINE,
+        };
+        ProofSigner::new(Arc::clone(trust), Arc::clone(clock)).sign(&exchange, Some(engine))
+    }
+}
+
+/// The method over whose stream a one-way engine proves itself.
+#[cfg(feature = "registry")]
+pub(crate) const CONNECT_ENGINE: &str =
+    "/countersign.registry.v1.EngineRegistryService/ConnectEngine";
 
 /// The proofs of one server: the signer, and the engine if the server is one.
 #[derive(Clone, Debug)]

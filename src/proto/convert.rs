@@ -73,7 +73,11 @@ impl TryFrom<&wire::EngineAddress> for EngineAddress {
     type Error = ConvertError;
 
     fn try_from(address: &wire::EngineAddress) -> Result<Self, ConvertError> {
-        Self::new(&address.hostname, address.port.into()).map_err(ConvertError::Address)
+        let read = match address.port {
+            0 => Self::one_way(&address.hostname),
+            port => Self::new(&address.hostname, port.into()),
+        };
+        read.map_err(ConvertError::Address)
     }
 }
 
@@ -280,8 +284,8 @@ mod tests {
             (engine_id("x").unwrap_err(), "`engine_id`: "),
             (instance("x").unwrap_err(), "`instance`: "),
             (
-                EngineAddress::try_from(&address("a", 0)).unwrap_err(),
-                "`address`: the port is 0",
+                EngineAddress::try_from(&address("a", -1)).unwrap_err(),
+                "`address`: the port is -1",
             ),
             (
                 EngineAddress::try_from(&address("", 1)).unwrap_err(),
@@ -298,12 +302,28 @@ mod tests {
 
     #[test]
     fn ports_beyond_16_bits_are_refused_not_wrapped() {
-        for port in [0, -1, 65_536, 65_536 + 8532, i32::MIN, i32::MAX] {
+        for port in [-1, 65_536, 65_536 + 8532, i32::MIN, i32::MAX] {
             let address = wire::EngineAddress {
                 hostname: "a".into(),
                 port,
             };
             assert!(EngineAddress::try_from(&address).is_err(), "{port}");
         }
+    }
+
+    #[test]
+    fn port_0_is_that_of_an_engine_that_is_never_dialled() {
+        let sent = wire::EngineAddress {
+            hostname: "a.example".into(),
+            port: 0,
+        };
+
+        let address = EngineAddress::try_from(&sent).unwrap();
+
+        assert!(address.is_one_way());
+        assert_eq!(address.authority(), "a.example (one-way)");
+        assert_eq!(wire::EngineAddress::from(&address), sent);
+        let (hostname, port) = ("a b".into(), 0);
+        assert!(EngineAddress::try_from(&wire::EngineAddress { hostname, port }).is_err());
     }
 }

@@ -40,7 +40,7 @@ pub enum CheckOutcome {
 pub struct EngineRegistry {
     store: Arc<dyn EngineStore>,
     clock: Arc<dyn Clock>,
-    limits: Limits,
+    pub(crate) limits: Limits,
     // Held while an engine is counted and created, so that the limits are exact.
     creations: tokio::sync::Mutex<Creations>,
     /// What is logged of each engine, and of failures of the store by their cause.

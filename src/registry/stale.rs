@@ -44,12 +44,14 @@ impl Stale {
     }
 }
 
-/// Returns `true` if the engine is not there any more, as far as the registry knows.
+/// Returns `true` if the engine is not at its address any more, as far as the registry knows. Several
+/// one-way engines share a host, and none of them has an address.
 pub(super) fn is_stale(engine: &Engine) -> bool {
-    matches!(
+    let is_gone = matches!(
         engine.status,
         EngineStatus::Disconnected | EngineStatus::Inactive
-    )
+    );
+    is_gone && !engine.address.is_one_way()
 }
 
 fn place_of(engine: &Engine) -> Place {

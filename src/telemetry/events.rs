@@ -298,8 +298,9 @@ pub fn certificate_expires(
     );
 }
 
-/// `startup`: the module, of the type `module`, accepts calls at `address`. `deployment` is its
-/// name, or its key if it has none, and `advertised` the address that an engine advertises.
+/// `startup`: the module, of the type `module`, accepts calls at `address`, unless its port is 0.
+/// `deployment` is its name, or its key if it has none, and `advertised` the address that an engine
+/// advertises.
 pub fn startup(
     [module, deployment, fingerprint]: [&str; 3],
     address: SocketAddr,
@@ -311,7 +312,7 @@ pub fn startup(
         module,
         deployment,
         fingerprint,
-        address = %address,
+        address = (address.port() > 0).then(|| field::display(address)),
         http = http.map(field::display),
         advertised = advertised.map(|address| field::display(address.authority())),
         version = env!("CARGO_PKG_VERSION"),

@@ -12,6 +12,7 @@ use super::layers::{self, compare_clocks, grant_role};
 use super::peer::{Doctor, Peer};
 use super::refusals::{duplicate, refuses};
 use super::report::{Help, Layer, Live, Row, Side, Visitor};
+use super::roster::{MOST_VISITED, Roster, address_of, is_active, is_one_way};
 use crate::admin::error::{Kind, Refused};
 use crate::admin::greeting::{Registry, is_listening, list_engines};
 use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
@@ -117,14 +118,8 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>, live: &Live<'_>) {
     let title = format!("engine {id} of {owner} at {}{status}", address_of(engine));
     let examined = live.visit(title, async |visit| {
         if let Some(row) = not_trusted(engine, doctor) {
-            let skipped = Layer::Name..row.layer;
-            for (layer, _) in Layer::ALL
-                .into_iter()
-                .filter(|(layer, _)| skipped.contains(layer))
-            {
-                let detail = "an engine of an untrusted owner is not dialled";
-                visit.add(Row::skip(layer, detail));
-            }
+            let detail = "an engine of an untrusted owner is not dialled";
+            skip_until(row.layer, visit, detail);
             return Err(row);
         }
         let layer = Layer::Name;
@@ -136,9 +131,23 @@ async fn of_engine(engine: &Engine, doctor: &Doctor<'_>, live: &Live<'_>) {
             return Err(not_allowed(row, &engine.deployment, &file));
         }
         let peer = doctor.engine(engine).map_err(|row| Row { layer, ..row })?;
+        if is_one_way(engine) {
+            let detail = "a one-way engine is not dialled: it holds a stream to its DPM";
+            skip_until(Layer::WayBack, visit, detail);
+            visit.add(seen(engine, &peer)?);
+            return Ok(());
+        }
         dial(visit, &peer, engine).await
     });
     examined.await;
+}
+
+/// Leaves out all layers before `end`.
+fn skip_until(end: Layer, visit: &mut Visitor<'_>, detail: &str) {
+    let layers = Layer::ALL.into_iter().map(|(layer, _)| layer);
+    for layer in layers.filter(|layer| (Layer::Name..end).contains(layer)) {
+        visit.add(Row::skip(layer, detail));
+    }
 }
 
 /// Says that the engine's deployment is not trusted.
@@ -170,91 +179,6 @@ async fn dial(visit: &mut Visitor<'_>, peer: &Peer<'_>, engine: &Engine) -> Resu
     }
     visit.add(seen(engine, peer)?);
     Ok(())
-}
-
-/// More engines than this are not visited: they are all visited at once.
-const MOST_VISITED: usize = 50;
-
-/// More engines than this that left are not named.
-const MOST_NAMED: usize = 8;
-
-/// Which engines the registry lists, and which deployments have none.
-#[derive(Debug)]
-struct Roster {
-    /// All of them: first those that are not READY.
-    engines: Vec<Engine>,
-    /// The trusted deployments of DPEs without a registered engine.
-    without: Vec<String>,
-}
-
-impl Roster {
-    fn new(mut engines: Vec<Engine>, mut without: Vec<String>) -> Self {
-        engines.sort_by_key(is_ready);
-        without.retain(|name| {
-            let mut active = engines.iter().filter(|engine| is_active(engine));
-            !active.any(|engine| engine.deployment == *name)
-        });
-        Self { engines, without }
-    }
-
-    /// Goes through the registered engines that `wanted` names.
-    fn wanted(&self, wanted: Option<&str>) -> impl Iterator<Item = &Engine> {
-        let active = self.engines.iter().filter(|engine| is_active(engine));
-        active.filter(move |engine| wanted.is_none_or(|name| is_called(engine, name)))
-    }
-
-    /// Returns `true` if an engine is missing: one of the `wanted` deployment, or any at all.
-    fn lacks(&self, wanted: Option<&str>) -> bool {
-        match wanted.filter(|wanted| !same(wanted, "dpe")) {
-            Some(wanted) => self.without.iter().any(|name| same(name, wanted)),
-            None => self.wanted(None).next().is_none() && !self.without.is_empty(),
-        }
-    }
-
-    fn detail(&self, wanted: Option<&str>) -> String {
-        let mut parts = vec![format!("registered engines: {}", self.wanted(None).count())];
-        let left: Vec<_> = self.wanted(wanted).skip(MOST_VISITED).collect();
-        if !left.is_empty() {
-            let (count, ready) = (left.len(), left.iter().filter(|e| is_ready(e)).count());
-            parts.push(format!(
-                "{MOST_VISITED} of them are examined, {count} are not, {ready} of which are READY: \
-                 name one with --peer ID"
-            ));
-        }
-        if !self.without.is_empty() {
-            parts.push(format!("none of {}", self.without.join(", ")));
-        }
-        let all = self.engines.iter();
-        let gone: Vec<_> = all.filter(|engine| !is_active(engine)).collect();
-        parts.extend(gone.iter().take(MOST_NAMED).map(|engine| {
-            let (id, owner) = (Untrusted(&engine.id), Untrusted(&engine.deployment));
-            format!("engine {id} of {owner} is INACTIVE")
-        }));
-        let more = gone.len().saturating_sub(MOST_NAMED);
-        if more > 0 {
-            parts.push(format!("{more} more are INACTIVE"));
-        }
-        parts.join("; ")
-    }
-}
-
-fn is_ready(engine: &Engine) -> bool {
-    engine.status() == EngineStatus::Ready
-}
-
-/// Returns `true` if the engine has not left.
-fn is_active(engine: &Engine) -> bool {
-    engine.status() != EngineStatus::Inactive
-}
-
-/// Returns `true` if `name` is the engine's id, the beginning of it, or the engine's deployment,
-/// module or `host:port`.
-fn is_called(engine: &Engine, name: &str) -> bool {
-    engine.id.starts_with(&name.to_ascii_lowercase())
-        || address_of(engine).eq_ignore_ascii_case(name)
-        || [&engine.deployment, &engine.module]
-            .iter()
-            .any(|known| same(known, name))
 }
 
 /// Visits a module that this one calls: its DPM, or another one.
@@ -294,6 +218,7 @@ async fn examine(visit: &mut Visitor<'_>, peer: &Peer<'_>) -> Result<(), Row> {
     // A port that is not its file's was set when it was started, or is forwarded.
     let port = engine.address.as_ref().map(|address| address.port);
     if port == Some(settings.options.server.port.into())
+        && !is_one_way(&engine)
         && matches!(failure_of(&engine), Some((FailureKind::NotReached, _)))
         && !listens(peer).await
     {
@@ -393,16 +318,16 @@ async fn checked(mut engine: Engine, peer: &Peer<'_>, client: &mut Registry) -> 
 
 /// Returns `true` if something listens where this engine would.
 async fn listens(peer: &Peer<'_>) -> bool {
-    match peer.doctor.settings.options.server.listener() {
+    let options = &peer.doctor.settings.options;
+    let served = if options.engine.one_way {
+        options.server.http()
+    } else {
+        options.server.listener()
+    };
+    match served {
         Some(own) => is_listening(&own, peer.limit()).await,
         None => false,
     }
-}
-
-/// Returns the host and port that `engine` advertises. They are untrusted.
-fn address_of(engine: &Engine) -> String {
-    let address = engine.address.clone().unwrap_or_default();
-    format!("{}:{}", Untrusted(&address.hostname), address.port)
 }
 
 /// Says how the DPM sees `engine`, and what to do if that is not READY.
@@ -419,7 +344,8 @@ fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
         _ => (there, here),
     };
     let (status, owner) = (status_word(engine.status), engine.deployment.as_str());
-    let way = format!("{dpm} → {}, {status}", address_of(engine));
+    let arrow = if is_one_way(engine) { "←" } else { "→" };
+    let way = format!("{dpm} {arrow} {}, {status}", address_of(engine));
     if engine.status() == EngineStatus::Ready {
         return Ok(Row::ok(Layer::WayBack, way));
     }
@@ -444,6 +370,8 @@ fn seen(engine: &Engine, peer: &Peer<'_>) -> Result<Row, Row> {
             .help(reason.explain())
             .helps(peer.remedy.check()),
         Some((FailureKind::NotDialled, None)) => fail(registry, detail).helps(peer.remedy.check()),
+        Some((FailureKind::NotReached, None)) if is_one_way(engine) => fail(between, detail)
+            .help(peer.doctor.remedy_of_engine().start().after("does the engine run?")),
         Some((FailureKind::NotReached, None)) => fail(between, detail)
             .helps(loopback_only(peer))
             .help(peer.doctor.remedy_of_engine().start().after("does the engine run?"))

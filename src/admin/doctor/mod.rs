@@ -8,6 +8,7 @@ mod layers;
 mod peer;
 mod refusals;
 mod report;
+mod roster;
 
 pub use peer::Options;
 pub use report::{Diagnosis, Layer, Row, Side, State, Visit};

@@ -1,6 +1,7 @@
 use super::*;
 
 use crate::diagnostic::Severity::{Error, Note, Warning};
+use crate::identity::ModuleType;
 
 #[test]
 fn cs0301_missing_parts_of_a_deployment() {
@@ -270,6 +271,40 @@ fn cs0307_what_is_advertised_stands_unless_no_host_can_dial_it() {
         assert_eq!(loaded.is_ok(), severity == Note, "{lines}");
     }
     assert_eq!(with(&format!("{port}=8034\n")), []);
+}
+
+#[test]
+fn one_way_engine_has_no_address_to_judge_and_notes_what_it_does_not_use() {
+    let one_way = "countersign.dpe.one-way=true\n";
+    for (line, found) in [
+        ("", None),
+        ("ataccama.one.dpe.service.hostname=my-host\n", None),
+        ("ataccama.one.dpe.service.port=0\n", Some(Code::Cs0305)),
+        ("ataccama.server.grpc.port=8532\n", Some(Code::Cs0305)),
+        ("countersign.server.address=0.0.0.0\n", Some(Code::Cs0305)),
+    ] {
+        let found: Vec<_> = found.map(|code| (code, Note)).into_iter().collect();
+        let all = with(&format!("{one_way}{line}"));
+
+        let known: Vec<_> = all.iter().map(|row| (row.0, row.1)).collect();
+        assert_eq!(known, found, "{line}");
+        let folder = Folder::new();
+        let file = folder.write("a", format!("{}{one_way}{line}", good()));
+        let settings = Settings::load(&file, &ModuleKind::Dpe, [], &[]).unwrap();
+        assert!(settings.options.engine.one_way, "{line}");
+    }
+}
+
+#[test]
+fn module_that_is_no_engine_is_not_one_way() {
+    let folder = Folder::new();
+    let file = folder.write("a", good() + "countersign.dpe.one-way=true\n");
+
+    let ledger = ModuleKind::Other(ModuleType::new("ledger").unwrap());
+    let refused = Settings::load(&file, &ledger, [], &[]).unwrap_err();
+
+    let found = rows(refused.findings().unwrap());
+    assert_eq!(found, [(Code::Cs0306, Error, 8, 25)]);
 }
 
 #[test]

@@ -312,13 +312,7 @@ impl RunningDpe {
         home: &Path,
         change: impl FnOnce(&mut dpe::Options),
     ) -> Self {
-        let target = Target::new(&dpm.ip().to_string(), dpm.port());
-        let mut checker = StatusCheckerOptions::new(target);
-        checker.check_connection_interval = Duration::from_millis(50);
-        let mut options = dpe::Options::new(checker);
-        options.server = short_drain();
-        change(&mut options);
-        Self::run(module, port, home, options)
+        Self::run(module, Some(port), home, options_of(dpm, change))
     }
 
     /// Starts a DPE that advertises the address of `proxy`.
@@ -335,7 +329,18 @@ impl RunningDpe {
         })
     }
 
-    fn run(module: Module, port: u16, home: &Path, options: dpe::Options) -> Self {
+    /// Starts a DPE that takes no calls.
+    pub(crate) fn start_one_way(
+        module: Module,
+        dpm: SocketAddr,
+        home: &Path,
+        change: impl FnOnce(&mut dpe::Options),
+    ) -> Self {
+        Self::run(module, None, home, options_of(dpm, change))
+    }
+
+    /// Starts a DPE that listens on `port`, if it takes calls at all.
+    fn run(module: Module, port: Option<u16>, home: &Path, options: dpe::Options) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -343,7 +348,7 @@ impl RunningDpe {
             .unwrap();
         let (listener, (http, http_address)) = {
             let _entered = runtime.enter();
-            (listen_on(port), http_port())
+            (port.map(listen_on), http_port())
         };
         let storage = Storage::lock(&home.join("storage")).unwrap();
         let dpe = Dpe::new(module, storage, listener, options).unwrap();
@@ -374,6 +379,17 @@ impl RunningDpe {
             .await
             .unwrap();
     }
+}
+
+/// The options of a DPE of the DPM at `dpm`.
+fn options_of(dpm: SocketAddr, change: impl FnOnce(&mut dpe::Options)) -> dpe::Options {
+    let target = Target::new(&dpm.ip().to_string(), dpm.port());
+    let mut checker = StatusCheckerOptions::new(target);
+    checker.check_connection_interval = Duration::from_millis(50);
+    let mut options = dpe::Options::new(checker);
+    options.server = short_drain();
+    change(&mut options);
+    options
 }
 
 /// Binds `port` of this machine, within a runtime.
