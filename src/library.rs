@@ -115,7 +115,7 @@ impl Module {
             }));
         };
         let options = route.options.towards(&callee.name);
-        Ok(layer.layer(Connection::lazy(&route.target, options)?))
+        Ok(layer.layer(Connection::lazy_to_any(&route.targets, options)?))
     }
 
     /// Returns a channel to the deployment `name` over an `endpoint` of one's own, whose URI

@@ -30,6 +30,9 @@ mod etcd;
 mod examples;
 #[path = "cli/explain.rs"]
 mod explain;
+#[cfg(unix)]
+#[path = "cli/failover.rs"]
+mod failover;
 #[cfg(target_os = "linux")]
 #[path = "cli/files.rs"]
 mod files;
@@ -94,6 +97,8 @@ mod remedies;
 #[cfg(unix)]
 #[path = "cli/replace.rs"]
 mod replace;
+#[path = "cli/replicas.rs"]
+mod replicas;
 #[path = "cli/revoke.rs"]
 mod revoke;
 #[cfg(unix)]

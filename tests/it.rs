@@ -15,6 +15,8 @@ mod compose;
 mod dial_back;
 #[path = "it/dial_policy.rs"]
 mod dial_policy;
+#[path = "it/failover.rs"]
+mod failover;
 #[path = "it/http.rs"]
 mod http_port;
 #[path = "it/interop.rs"]

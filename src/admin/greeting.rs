@@ -79,6 +79,8 @@ impl Found {
 pub struct Callee {
     /// Where it is.
     pub target: Target,
+    /// Where else it is, if it is not there.
+    others: Vec<Target>,
     options: ConnectionOptions,
     layer: AttachIdentityLayer,
 }
@@ -93,6 +95,7 @@ impl Callee {
         let target = settings.options.server.own_target();
         Ok(Self {
             target: target.ok_or_else(no_port)?,
+            others: Vec::new(),
             options: settings.own_connection(module).map_err(unusable)?,
             layer: module.own_module_layer(),
         })
@@ -112,9 +115,18 @@ impl Callee {
         let options = settings.connection(module, connection).map_err(unusable)?;
         Ok(Self {
             target,
+            others: Vec::new(),
             options: options.towards(name),
             layer: module.layer_for(name.as_str()).map_err(unusable)?,
         })
+    }
+
+    /// Returns the same, which may also be at one of `others`.
+    pub fn or_at(self, others: &[Target]) -> Self {
+        Self {
+            others: others.to_vec(),
+            ..self
+        }
     }
 
     /// Connects to it and asks it `question`, until the `deadline`.
@@ -127,9 +139,16 @@ impl Callee {
         deadline: Instant,
         question: impl AsyncFnOnce(AttachIdentity<Connection>) -> Result<T, Status>,
     ) -> Result<T, Doubt> {
-        let (target, options) = (&self.target, &self.options);
+        let (mut target, options) = (&self.target, &self.options);
         let call = async {
-            let connection = match Connection::open(target, options.clone()).await {
+            let mut opened = Connection::open(target, options.clone()).await;
+            for other in &self.others {
+                if opened.is_err() {
+                    target = other;
+                    opened = Connection::open(target, options.clone()).await;
+                }
+            }
+            let connection = match opened {
                 Ok(connection) => connection,
                 Err(error) => return Err(not_connected(target, error.as_ref()).await),
             };
@@ -140,7 +159,7 @@ impl Callee {
         };
         timeout_at(deadline, call).await.unwrap_or_else(|_elapsed| {
             // Connecting has a shorter time-out of its own.
-            let why = format!("{target} did not answer within {PATIENCE:?}");
+            let why = format!("{} did not answer within {PATIENCE:?}", self.target);
             Err(Found::Silent.because(why))
         })
     }

@@ -8,6 +8,7 @@
 pub mod live;
 pub(super) mod phase;
 pub mod replace;
+mod replicas;
 pub mod tls;
 
 use std::collections::HashSet;
@@ -16,18 +17,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub use phase::{Phase, Step};
+use replicas::{Files, adds_no_fault, faults};
 
 use super::change::{Change, EditedFile};
 use super::deployments::trusting_too;
 use super::error::{Kind, Refused};
 use super::handover::{HandOver, Purpose};
 use super::setting::{Setting, key_settings, new_key, own_key, revoked_key, variable_above};
-use super::source::{SettingsFile, findings_of};
-use super::write::place_of;
+use super::source::SettingsFile;
 use crate::clock::to_rfc3339;
 use crate::config::names::{ACTIVATED_AT, NEXT_KEY, OWN_KEY, PREVIOUS};
 use crate::config::{self, Home, RotationSettings, replacing};
-use crate::diagnostic::{Findings, Severity};
+use crate::diagnostic::Findings;
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::storage::revoked_keys::Standing;
@@ -49,8 +50,10 @@ pub struct Plan {
 /// The files of a module whose key changes, and of its peers.
 #[derive(Debug)]
 pub struct Rotation {
-    /// The file of the module whose key changes.
+    /// The file of the module whose key changes: of replicas, the one that shows what is to be done.
     pub owner: SettingsFile,
+    /// The files of its other replicas, which share its key.
+    pub replicas: Vec<SettingsFile>,
     /// The files of the modules that trust it.
     pub peers: Vec<SettingsFile>,
     /// The key that signs, and its `kid`.
@@ -58,43 +61,55 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Reads the file of the module whose key changes, and those of its peers.
+    /// Reads the file of the module whose key changes, or those of all its replicas, and those of its
+    /// peers. Only the owner's next key may have faults.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, has faults, is an active profile's, or is named twice, or `file`
-    /// has no key.
-    pub fn read(file: &Path, peers: &[PathBuf]) -> Result<Self, Refused> {
-        let (owner, peers) = read_all(file, peers)?;
-        Self::of(owner, peers)
-    }
-
-    /// Combines the files, in which only the owner's next key may have faults.
-    pub(super) fn of(owner: SettingsFile, peers: Vec<SettingsFile>) -> Result<Self, Refused> {
-        let findings = owner.findings.iter();
-        let mut errors = findings.filter(|found| found.severity == Severity::Error);
-        if errors.any(|found| found.key.as_deref() != Some(NEXT_KEY)) {
-            return Err(faults(&owner));
-        }
-        if let Some(peer) = peers.iter().find(|peer| peer.findings.errors() > 0) {
-            return Err(faults(peer));
-        }
+    /// When a file cannot be read, has faults, is an active profile's, or is named twice, or the
+    /// owner has no key, or the replicas do not have the same keys.
+    pub fn read(owners: &[PathBuf], peers: &[PathBuf]) -> Result<Self, Refused> {
+        let files = Files::read(owners, peers)?;
+        replicas::usable(&files)?;
+        let (owner, peers) = (&files.owner, &files.peers);
         let own = owner.checked.own.clone().ok_or_else(|| {
             let path = owner.path.display();
             let message = format!("`{path}` has no `generator.key`; there is nothing to rotate");
-            let files: Vec<_> = peers.iter().map(|peer| &*peer.path).collect();
+            let known: Vec<_> = peers.iter().map(|peer| &*peer.path).collect();
             Refused::new(Kind::Unreadable, message)
                 .with_help("if the key is lost, replace it:")
-                .with_commands([replacing(&owner.path, &files)])
+                .with_commands([replacing(&owner.path, &known)])
         })?;
-        Ok(Self { owner, peers, own })
+        Ok(Self::with(files, own))
+    }
+
+    /// Combines the files of a module that has the key `own`.
+    fn with(files: Files, own: (SigningKey, KeyId)) -> Self {
+        let Files {
+            owner,
+            replicas,
+            peers,
+        } = files;
+        Self {
+            owner,
+            replicas,
+            peers,
+            own,
+        }
     }
 
     /// Returns how far the rotation is.
     pub fn phase(&self) -> Phase {
         let next = self.next().map(|(key, _)| key.fingerprint());
         let mut peers = self.peers.iter();
-        let all_trust_next = next.is_some_and(|next| peers.all(|peer| self.trusts(peer, next)));
+        let mut replicas = self.replicas.iter().map(|replica| &replica.checked);
+        let all_trust_next = next.is_some_and(|next| {
+            let all_have = replicas.all(|one| {
+                let mut keys = one.own.iter().chain(&one.options.rotation.next);
+                keys.any(|(key, _)| key.fingerprint() == next)
+            });
+            all_have && peers.all(|peer| self.trusts(peer, next))
+        });
         let signs = self.key().fingerprint();
         let activated = self.state().activated_at.map(|_| self.is_revoked(signs));
         Phase::of(next.is_some(), all_trust_next, activated)
@@ -245,7 +260,23 @@ impl Rotation {
 
     /// Iterates over all files, the owner's first.
     pub(super) fn files(&self) -> impl Iterator<Item = &SettingsFile> + Clone {
-        iter::once(&self.owner).chain(&self.peers)
+        self.owners().chain(&self.peers)
+    }
+
+    /// Iterates over the files of the module whose key changes, one for each replica.
+    pub(super) fn owners(&self) -> impl Iterator<Item = &SettingsFile> + Clone {
+        iter::once(&self.owner).chain(&self.replicas)
+    }
+
+    /// Plans that each of them says what `settings` say.
+    fn owners_edited(&self, settings: &[Setting]) -> Result<Vec<EditedFile>, Refused> {
+        let edited = self.owners().map(|file| file.edited(settings));
+        Ok(edited.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// Checks that with the new texts in `edited` no file has a fault that it did not have.
+    fn adds_no_fault(&self, edited: &[EditedFile]) -> Result<(), Refused> {
+        adds_no_fault(self.owners(), &self.peers, edited)
     }
 
     /// Finds the owner's name at `peer`: by the key that signs, else by another of its keys.
@@ -283,7 +314,7 @@ impl Rotation {
                 return Err(faults(&self.owner));
             }
             // It does not say which keys peers got for it, so they keep theirs.
-            let change = Change::of(self.owner.edited(&[Setting::removed(NEXT_KEY)])?);
+            let change = Change::of(self.owners_edited(&[Setting::removed(NEXT_KEY)])?);
             return Ok(Plan { step, change });
         }
         // Peers get the next key from a block, which names the deployment.
@@ -326,7 +357,9 @@ impl Rotation {
         let (key, key_id) = &next;
         let owner = match step {
             // A key that a peer has revoked may sign: the next one takes its place.
-            Step::Prepare if self.next().is_some() => vec![Setting::removed(ACTIVATED_AT)],
+            Step::Prepare if self.next().is_some() && self.replicas.is_empty() => {
+                vec![Setting::removed(ACTIVATED_AT)]
+            }
             Step::Prepare => vec![
                 own_key(NEXT_KEY, key, key_id),
                 Setting::removed(ACTIVATED_AT),
@@ -346,11 +379,13 @@ impl Rotation {
             Step::Finish => vec![Setting::removed(ACTIVATED_AT), Setting::removed(PREVIOUS)],
             Step::Abort => vec![Setting::removed(NEXT_KEY)],
         };
-        let owner = self.owner.edited(&owner)?;
+        let owners = self.owners_edited(&owner)?;
         if step == Step::Activate {
             // Written at once: between two files, a step that stops could lose a key.
-            if owner.iter().filter(|file| !file.is_empty()).count() > 1 {
-                let path = self.owner.path.display();
+            let mut changed = HashSet::new();
+            let mut written = owners.iter().filter(|file| !file.is_empty());
+            if let Some(file) = written.find(|file| !changed.insert(&file.main)) {
+                let path = file.main.display();
                 let message =
                     format!("the keys of `{path}` are in it and in the file of a profile");
                 return Err(Refused::new(Kind::Conflict, message).with_help(
@@ -358,7 +393,7 @@ impl Rotation {
                      `countersign.rotation`",
                 ));
             }
-            return Ok(owner);
+            return Ok(owners);
         }
         let mut files = Vec::new();
         for peer in &self.peers {
@@ -367,8 +402,8 @@ impl Rotation {
         // A next key that peers trust must not be lost. At the end, the owner's file says that there
         // is something to do.
         Ok(match step {
-            Step::Prepare => [owner, files].concat(),
-            _ => [files, owner].concat(),
+            Step::Prepare => [owners, files].concat(),
+            _ => [files, owners].concat(),
         })
     }
 
@@ -435,45 +470,6 @@ impl Rotation {
              this command again: `unset {variable}`"
         )))
     }
-
-    /// Checks that with the new texts in `edited` no file has a fault that it did not have.
-    fn adds_no_fault(&self, edited: &[EditedFile]) -> Result<(), Refused> {
-        // One peer at a time: `check` is stricter about two files than about more.
-        for peer in &self.peers {
-            let both = [&self.owner, peer];
-            let mut texts = Vec::from(both.map(|file| (file.path.clone(), file.text.clone())));
-            let had = findings_of(&texts)?;
-            for new in edited
-                .iter()
-                .filter(|new| both.iter().any(|file| file.path == new.main))
-            {
-                texts.retain(|(path, _)| *path != new.path);
-                texts.push((new.path.clone(), new.after()?));
-            }
-            let has = findings_of(&texts)?;
-            if has.errors() > had.errors() {
-                let message = format!("`{}` would have faults", peer.path.display());
-                return Err(Refused::new(Kind::Conflict, message)
-                    .with_help("nothing was written")
-                    .with_findings(has));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads the file of a module, and those of its peers.
-fn read_all(file: &Path, peers: &[PathBuf]) -> Result<(SettingsFile, Vec<SettingsFile>), Refused> {
-    let mut places = HashSet::from([place_of(file)?]);
-    for peer in peers {
-        if !places.insert(place_of(peer)?) {
-            let message = format!("`{}` is named twice", peer.display());
-            return Err(Refused::new(Kind::Usage, message));
-        }
-    }
-    let owner = SettingsFile::read(file)?;
-    let files = peers.iter().map(|peer| SettingsFile::read(peer));
-    Ok((owner, files.collect::<Result<_, _>>()?))
 }
 
 /// Finds the deployment that has the first of `keys` that `peer` knows.
@@ -485,15 +481,6 @@ fn owner_of(
         let mut deployments = peer.checked.deployments.iter();
         deployments.find(|one| one.key(key).is_some())
     })
-}
-
-fn faults(file: &SettingsFile) -> Refused {
-    faulty(&file.path, file.findings.clone())
-}
-
-fn faulty(path: &Path, findings: Findings) -> Refused {
-    let message = format!("`{}` has faults that must be fixed first", path.display());
-    Refused::new(Kind::Unreadable, message).with_findings(findings)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
 use crate::engine::EngineStatus;
-use crate::grpc::{Target, UnknownDeployment, cause, failure_of};
+use crate::grpc::{UnknownDeployment, cause, failure_of};
 use crate::properties::name::same;
 use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
@@ -178,8 +178,8 @@ fn dpm(home: &HomeArguments, console: &Console) -> Result<Callee, Refused> {
         (Err(error), _) => Err(Found::NotAsked.because(cause(&error))),
         (Ok(_), None) => Err(Found::NotAsked.because("no connection to a DPM is set")),
         (Ok(name), Some(dpm)) => {
-            let target = Target::new(&dpm.host, dpm.port);
-            Callee::of((&settings, &module), &name, target, "dpm")
+            let callee = Callee::of((&settings, &module), &name, dpm.target.clone(), "dpm");
+            callee.map(|callee| callee.or_at(&dpm.others))
         }
     };
     found.map_err(|doubt| refused(doubt, &home.module.home))

@@ -128,6 +128,30 @@ impl ModuleArgument {
     }
 }
 
+/// Which module, or which replicas of one.
+#[derive(Args, Debug)]
+pub(super) struct ReplicaArguments {
+    /// The module: its home, with `etc/application.properties`, or its properties file; repeated for
+    /// replicas that share its key [default: `$COUNTERSIGN_HOME`, else this folder]
+    #[arg(
+        long,
+        visible_alias = "file",
+        value_name = "DIR|FILE",
+        required = unnamed().is_none(),
+        default_values_os = unnamed().map(Path::as_os_str),
+        hide_default_value = true
+    )]
+    pub(super) home: Vec<PathBuf>,
+}
+
+impl ReplicaArguments {
+    /// Returns their properties files.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let homes = self.home.iter();
+        homes.map(|home| Home::new(home).file).collect()
+    }
+}
+
 /// Which module, and what overrides its file.
 #[derive(Args, Debug)]
 pub(super) struct HomeArguments {

@@ -15,7 +15,7 @@ use crate::diagnostic::{Findings, Severity};
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
     ConnectionOptions, KeepAlive, Module, ModuleBuilder, ModuleError, Plaintext, Route,
-    ServerOptions, Target, Tokens, Wiring,
+    ServerOptions, Tokens, Wiring,
 };
 use crate::properties::ReadError;
 use crate::registry::AddressBook;
@@ -295,7 +295,7 @@ pub(crate) fn wiring(
         let options = settings.connection(module, &connection.name)?;
         routes.push(Route {
             name: connection.name.clone(),
-            target: Target::new(&connection.host, connection.port),
+            targets: connection.targets().cloned().collect(),
             deployment: connection.deployment.clone(),
             is_written: connection.is_written,
             options: ConnectionOptions {

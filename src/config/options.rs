@@ -1,14 +1,14 @@
 //! Reads the options of a module from its settings.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnostic::{Code, quote};
 use crate::dpm::MonitorOptions;
 use crate::engine::check_host;
-use crate::grpc::{ConnectionLimits, HealthWatch, ServerOptions};
+use crate::grpc::{ConnectionLimits, HealthWatch, ServerOptions, Target};
 use crate::identity::{DeploymentName, Role, Spellings};
 use crate::registry::{AddressRules, AllowedAddress, Limits};
 use crate::telemetry::{Appenders, Logging};
@@ -16,8 +16,9 @@ use crate::token::Policy;
 
 use super::question::ModuleKind;
 use super::read::Reader;
+use super::rules::addresses::{GRPC_PORT, HOST, has_addresses, several, unbracketed};
 use super::rules::deployments::{CHOSEN, is_vendors, trusted, untrusted};
-use super::rules::tls;
+use super::rules::{etcd, tls};
 use super::schema::{self, DEPLOYMENTS};
 use super::settings::{
     ClientSettings, ConnectionSettings, EngineSettings, Options, ProofMode, RegistryStore, Replay,
@@ -26,8 +27,6 @@ use super::settings::{
 
 pub const OWN_NAME: &str = "countersign.deployment.name";
 const SERVER_PORT: &str = "ataccama.server.grpc.port";
-const HOST: &str = "ataccama.client.connection.<c>.host";
-const GRPC_PORT: &str = "ataccama.client.connection.<c>.grpc.port";
 const METRICS: &str = "countersign.http.metrics-beyond-loopback";
 const IMPERSONATION: &str = "ataccama.authentication.internal.jwt.impersonation-role";
 
@@ -143,7 +142,12 @@ fn connections(reader: &mut Reader<'_>) -> Vec<ConnectionSettings> {
     let spellings = deployments
         .filter_map(|name| DeploymentName::new(name).ok())
         .collect();
-    let written = reader.names("ataccama.client.connection", &[]);
+    let mut written = reader.names("ataccama.client.connection", &[]);
+    for name in reader.names("countersign.client.connection", &[]) {
+        if has_addresses(reader, name) && !written.contains(&name) {
+            written.push(name);
+        }
+    }
     let default = Some(("dpm", false)).filter(|(name, _)| !written.contains(name));
     let names = written.into_iter().map(|name| (name, true)).chain(default);
     names
@@ -164,11 +168,14 @@ fn connection(
     let is_dpm = name == "dpm";
     let may_be_half = is_dpm || is_vendors(reader, name);
     half(reader, keys, may_be_half);
-    let given = host(reader, HOST, keys);
-    let port = reader.number(GRPC_PORT, keys);
+    let default = schema::default_grpc_port(&ModuleKind::Dpm).filter(|_| is_dpm);
+    let given = host(reader, HOST, keys).or_else(|| is_dpm.then(|| "localhost".to_owned()));
+    let port = reader.number(GRPC_PORT, keys).or(default);
+    let one = given.zip(port).map(|(host, port)| Target::new(&host, port));
+    let mut all = several(reader, name).into_iter();
     Some(ConnectionSettings {
-        host: given.or_else(|| is_dpm.then(|| "localhost".to_owned()))?,
-        port: port.or_else(|| schema::default_grpc_port(&ModuleKind::Dpm).filter(|_| is_dpm))?,
+        target: all.next().or(one)?,
+        others: all.collect(),
         name: name.to_owned(),
         deployment,
         is_written,
@@ -204,14 +211,6 @@ fn host(reader: &mut Reader<'_>, name: &str, keys: &[&str]) -> Option<String> {
     let help = "write a name or an IP address alone; the port has a setting of its own";
     reader.report(Code::Cs0306, &value, message, help);
     None
-}
-
-/// Returns an IPv6 address without the brackets that it has in a URL.
-fn unbracketed(host: &str) -> &str {
-    let inner = host.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-    inner
-        .filter(|host| host.parse::<Ipv6Addr>().is_ok())
-        .unwrap_or(host)
 }
 
 fn limits(reader: &mut Reader<'_>) -> Limits {
@@ -251,14 +250,16 @@ fn registry_time(reader: &mut Reader<'_>, name: &str) -> Duration {
     reader.time(&format!("ataccama.one.dpm.registry.{name}"))
 }
 
-/// Reads where a DPM keeps its engines; refuses a store that this version does not have.
+/// Reads where a DPM keeps its engines.
 fn store(reader: &mut Reader<'_>) -> RegistryStore {
-    let read = reader.parsed("countersign.registry.url", &[], |text| {
+    let url = reader.text(etcd::URL, &[]);
+    if let Some(at) = url.filter(|url| url.text().starts_with(etcd::SCHEME)) {
+        return etcd::read(reader, &at).map_or_else(RegistryStore::default, RegistryStore::Etcd);
+    }
+    etcd::unused(reader);
+    let read = reader.parsed(etcd::URL, &[], |text| {
         if text == "memory:" {
             return Ok(RegistryStore::Memory);
-        }
-        if let Some(members) = text.strip_prefix("etcd://") {
-            return etcd(members);
         }
         match text.strip_prefix("file:") {
             None => Err("does not start with `memory:`, `file:` or `etcd://`"),
@@ -270,34 +271,6 @@ fn store(reader: &mut Reader<'_>) -> RegistryStore {
         }
     });
     read.map_or_else(RegistryStore::default, |(store, _)| store)
-}
-
-/// Reads the members of an etcd cluster.
-#[cfg(feature = "etcd")]
-fn etcd(members: &str) -> Result<RegistryStore, &'static str> {
-    if !members.split(',').all(is_member) {
-        return Err("is not `etcd://host:port`, with further members after commas");
-    }
-    let each = members.split(',').map(str::to_owned);
-    Ok(RegistryStore::Etcd(each.collect()))
-}
-
-#[cfg(feature = "etcd")]
-fn is_member(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        let inner = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
-        is_port && check_host(inner.unwrap_or(host)).is_ok()
-    })
-}
-
-#[cfg(not(feature = "etcd"))]
-fn etcd(_members: &str) -> Result<RegistryStore, &'static str> {
-    Err(
-        "names etcd, and this program was built without the feature `etcd`; use `file:` or `memory:`",
-    )
 }
 
 fn engine(reader: &mut Reader<'_>) -> EngineSettings {

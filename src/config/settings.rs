@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use super::schema::TlsEnd;
 use crate::diagnostic::{Findings, Origin};
 use crate::dpm::MonitorOptions;
 pub use crate::grpc::ProofMode;
-use crate::grpc::tls::{ClientTlsOptions, OwnFiles, ServerTlsOptions};
+use crate::grpc::tls::{ClientTlsOptions, OwnFiles, PemFile, ServerTlsOptions};
 use crate::grpc::{ServerOptions, Target};
 use crate::identity::{DeploymentName, Role};
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::properties::{ContentDigest, ReadError, Sourced, look};
 use crate::registry::{AddressRules, Limits};
+use crate::secret::Secret;
 use crate::storage::revoked_keys::{self, Remembered};
 use crate::telemetry::Logging;
 use crate::token::Policy;
@@ -81,15 +83,31 @@ pub struct Options {
 }
 
 /// Where a DPM keeps its engines.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum RegistryStore {
     /// In memory: they register again after a restart.
     Memory,
     /// In this file, or in `registry.redb` in the storage folder.
     File(Option<PathBuf>),
-    /// In etcd, at these members: `host:port` of each.
-    #[cfg(feature = "etcd")]
-    Etcd(Vec<String>),
+    /// In etcd, shared with other DPMs.
+    Etcd(EtcdSettings),
+}
+
+/// Where etcd is, and how it is called.
+#[derive(Clone, Debug)]
+#[cfg_attr(
+    not(any(test, feature = "etcd")),
+    expect(dead_code, reason = "a build with a store in etcd opens it with these")
+)]
+pub struct EtcdSettings {
+    /// Where it listens: each is a member of one cluster.
+    pub endpoints: Vec<Target>,
+    /// The user and its password.
+    pub user: Option<(String, Secret<String>)>,
+    /// The certificate to show, and its private key.
+    pub client: Option<OwnFiles>,
+    /// The certificates to trust: there is TLS where it is set.
+    pub trust: Option<PemFile>,
 }
 
 impl Default for RegistryStore {
@@ -172,14 +190,21 @@ fn from_here(bound: IpAddr, port: u16) -> Option<Target> {
 pub struct ConnectionSettings {
     /// Its name: the module type to call.
     pub name: String,
-    /// The host.
-    pub host: String,
-    /// The gRPC port.
-    pub port: u16,
+    /// Where it leads.
+    pub target: Target,
+    /// Where the same deployment listens too: `countersign.client.connection.<c>.addresses`.
+    pub others: Vec<Target>,
     /// The deployment to call, if several have that module type.
     pub deployment: Option<DeploymentName>,
     /// Whether it is set anywhere; without that, `dpm` has defaults.
     pub(crate) is_written: bool,
+}
+
+impl ConnectionSettings {
+    /// Iterates over all places where the module listens, in the order in which they are tried.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> + Clone {
+        iter::once(&self.target).chain(&self.others)
+    }
 }
 
 /// What the clients of a module do.

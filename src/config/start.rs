@@ -8,15 +8,21 @@ use tokio::net::TcpListener;
 
 use super::reload::Reloader;
 use super::rules::tls::DIAL_BACK;
+#[cfg(feature = "etcd")]
+use super::settings::EtcdSettings;
 use super::settings::{RegistryStore, Settings};
 use crate::diagnostic::CommandLine;
 use crate::dpe::{self, Dpe, StatusCheckerOptions};
 use crate::dpm::{self, Dpm, MonitorOptions};
+#[cfg(feature = "etcd")]
+use crate::grpc::Target;
+#[cfg(feature = "etcd")]
+use crate::grpc::tls::PemFile;
 use crate::grpc::tls::TlsError;
-use crate::grpc::{Module, ModuleError, Target};
+use crate::grpc::{Module, ModuleError};
 use crate::http::Access;
 #[cfg(feature = "etcd")]
-use crate::registry::store::etcd::{EtcdOptions, EtcdStore};
+use crate::registry::store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use crate::registry::store::{EngineStore, FileStore, MemoryStore};
 use crate::storage::{Storage, StorageError};
 
@@ -115,7 +121,8 @@ impl Settings {
         let engine = &self.options.engine;
         let connection = self.options.client.connection("dpm");
         let dpm = connection.ok_or(StartError::NoDpm)?;
-        let mut checker = StatusCheckerOptions::new(Target::new(&dpm.host, dpm.port));
+        let mut checker = StatusCheckerOptions::new(dpm.target.clone());
+        checker.others.clone_from(&dpm.others);
         checker.check_connection_interval = engine.check_connection;
         checker.connection = self.connection(&module, "dpm")?;
         let dpm_home = self.home.dir.with_file_name("dpm");
@@ -151,20 +158,23 @@ impl Settings {
         &self,
         storage: &Storage,
         module: &Module,
-    ) -> Result<Arc<dyn EngineStore>, StorageError> {
+    ) -> Result<Arc<dyn EngineStore>, StartError> {
         let path = match &self.options.store {
             RegistryStore::Memory => return Ok(Arc::new(MemoryStore::default())),
             RegistryStore::File(None) => storage.folder.join("registry.redb"),
             RegistryStore::File(Some(path)) => self.home.dir.join(path),
             #[cfg(feature = "etcd")]
-            RegistryStore::Etcd(endpoints) => {
-                let options = EtcdOptions {
-                    endpoints: endpoints.clone(),
-                    ..EtcdOptions::default()
-                };
+            RegistryStore::Etcd(etcd) => {
                 let clock = Arc::clone(module.clock());
-                let store = EtcdStore::open(options, module.trust().twin(), clock).await;
+                let store =
+                    EtcdStore::open(etcd_options(etcd)?, module.trust().twin(), clock).await;
                 return Ok(Arc::new(store));
+            }
+            #[cfg(not(feature = "etcd"))]
+            RegistryStore::Etcd(_) => {
+                // Loading has refused it.
+                let error = io::Error::from(io::ErrorKind::Unsupported);
+                return Err(StorageError::of(&self.home.storage(), &error).into());
             }
         };
         Ok(Arc::new(FileStore::open(&path)?))
@@ -189,6 +199,25 @@ impl Settings {
         let http = SocketAddr::new(server.http_address, server.http_port);
         open(http, " for HTTP", HTTP_HELP).await
     }
+}
+
+/// Reads the files with which etcd is called.
+#[cfg(feature = "etcd")]
+fn etcd_options(settings: &EtcdSettings) -> Result<EtcdOptions, TlsError> {
+    let identity = settings.client.as_ref().map(|own| {
+        let chain = own.cert_chain.read()?.to_vec();
+        Ok::<_, TlsError>((chain, own.key_in_use()?.into_bytes().into()))
+    });
+    let trusted = settings.trust.as_ref().map(PemFile::read).transpose()?;
+    let identity = identity.transpose()?;
+    Ok(EtcdOptions {
+        endpoints: settings.endpoints.iter().map(Target::to_string).collect(),
+        user: settings.user.clone(),
+        tls: trusted.map(|trusted| EtcdTls {
+            trusted: trusted.to_vec(),
+            identity,
+        }),
+    })
 }
 
 async fn open(at: SocketAddr, what: &str, help: &'static str) -> Result<TcpListener, StartError> {

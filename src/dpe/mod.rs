@@ -1,6 +1,7 @@
 //! The DPE: an engine that registers with its DPM and answers its dial-back.
 
 mod one_way;
+mod refused;
 mod server;
 mod status_checker;
 

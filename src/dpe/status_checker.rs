@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,19 +11,19 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
 
+use super::refused::Refused;
 use crate::engine::{
     EngineAddress, EngineConstraints, EngineId, EngineStatus, FailureKind, Instance,
 };
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
-    Target, call_over, cause, code_name, failure_of, is_late, is_proved, kind_of, refusal_of,
-    summary_and_detail, up_to,
+    Target, call_over, cause, failure_of, is_late, is_proved, up_to,
 };
 use crate::proto::convert::{engine_status, heartbeat_interval};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use crate::telemetry::health::Setter;
-use crate::telemetry::{Ledger, Untrusted, events};
+use crate::telemetry::{Ledger, events};
 use crate::token::Reason;
 
 /// How an engine keeps registered.
@@ -31,6 +32,9 @@ use crate::token::Reason;
 pub struct StatusCheckerOptions {
     /// Where the DPM listens.
     pub dpm: Target,
+    /// Where DPMs of the same deployment listen too: the engine turns to the next one when its DPM
+    /// cannot be reached or cannot serve. Default: nowhere.
+    pub others: Vec<Target>,
     /// Between two heartbeats, and at most between two attempts to register. Default: 5 s.
     pub check_connection_interval: Duration,
     /// How long one call may take, connecting included. Default: 5 s.
@@ -48,6 +52,7 @@ impl StatusCheckerOptions {
     pub fn new(dpm: Target) -> Self {
         Self {
             dpm,
+            others: Vec::new(),
             check_connection_interval: Duration::from_secs(5),
             call_timeout: Duration::from_secs(5),
             connection: ConnectionOptions::default(),
@@ -105,7 +110,9 @@ impl fmt::Display for Registration {
 ///
 /// While it is not registered it tries with a growing pause: 100 ms, doubled up to the check
 /// interval, or up to 500 ms where the DPM cannot be reached. When the connection is lost it calls
-/// over another one at once, and a call that is late loses its connection. While another process
+/// over another one at once, and a call that is late loses its connection. Where there are several
+/// DPMs it turns to the next one when its DPM cannot be reached, is late, answers `UNAVAILABLE` or
+/// does not prove its answer, and stays with the one that serves it. While another process
 /// has the engine's id it tries once a minute. Of each event it logs the first, then one a minute:
 /// registered, waiting and why, refused and why, not READY and why.
 #[derive(Debug)]
@@ -114,6 +121,8 @@ pub struct StatusChecker {
     pub(super) options: StatusCheckerOptions,
     pub(super) client: EngineRegistryServiceClient<AttachIdentity<Connection>>,
     connection: Connection,
+    /// The DPM that saw the engine last.
+    dpm: Target,
     identity: AttachIdentityLayer,
     pub(super) module: Module,
     pause: Duration,
@@ -141,9 +150,11 @@ impl StatusChecker {
         module: &Module,
         options: StatusCheckerOptions,
     ) -> Result<Self, ConnectError> {
-        let connection = Connection::lazy(&options.dpm, options.connection.clone())?;
+        let dpms = iter::once(&options.dpm).chain(&options.others);
+        let connection = Connection::lazy_to_any(dpms, options.connection.clone())?;
         Ok(Self {
             engine,
+            dpm: connection.target(),
             client: EngineRegistryServiceClient::new(identity.layer(connection.clone())),
             connection,
             identity: identity.clone(),
@@ -221,17 +232,21 @@ impl StatusChecker {
             Ok(answer) => answer,
             Err(status) => {
                 self.set_registration(Registration::Absent);
-                return self.not_registered(&status);
+                return self.without(&status);
             }
         };
-        if let Some(suppressed) = self.registered.admit((), Instant::now()) {
-            events::register(self.engine.id, &self.options.dpm, suppressed);
-        }
+        self.log_registered();
         self.pause = FIRST_PAUSE;
         // The dial-back is on its way: the next heartbeat brings the reason why it is not READY.
         let engine = answer.engine.unwrap_or_default();
         self.set_registration(Registration::with(engine.status));
         self.interval(answer.heartbeat_interval)
+    }
+
+    fn log_registered(&mut self) {
+        if let Some(suppressed) = self.registered.admit((), Instant::now()) {
+            events::register(self.engine.id, self.connection.target(), suppressed);
+        }
     }
 
     /// Returns the time to the next heartbeat, up to a tenth shorter than what the DPM named, or
@@ -266,6 +281,10 @@ impl StatusChecker {
             }
             Ok(answer) => {
                 let now = Registration::with(answer.status);
+                // The DPMs share their records.
+                if self.dpm != self.connection.target() {
+                    self.log_registered();
+                }
                 self.set_registration(now);
                 self.log_readiness(now, &answer);
                 self.interval(answer.heartbeat_interval)
@@ -279,20 +298,22 @@ impl StatusChecker {
                 if status.code() == Code::NotFound {
                     return Duration::ZERO;
                 }
-                self.not_registered(&status)
+                self.without(&status)
             }
         }
     }
 
-    /// Notifies the receivers of the registration and the module's health if it changed.
-    fn set_registration(&self, now: Registration) {
+    /// Notifies the receivers of the registration and the module's health if it changed, or is
+    /// another DPM's.
+    fn set_registration(&mut self, now: Registration) {
+        let dpm = self.connection.target();
+        let is_elsewhere = std::mem::replace(&mut self.dpm, dpm.clone()) != dpm;
         let has_changed = self
             .state
             .send_if_modified(|state| std::mem::replace(state, now) != now);
-        if !has_changed {
+        if !has_changed && !is_elsewhere {
             return;
         }
-        let dpm = &self.options.dpm;
         match now {
             Registration::Present(_) | Registration::Other(_) => self
                 .health
@@ -348,10 +369,21 @@ impl StatusChecker {
         refused
     }
 
+    /// Turns to the next DPM after a call that failed with `status`, unless this one is there and
+    /// serves. Returns how long to wait before the next call.
+    fn without(&mut self, status: &Status) -> Duration {
+        let pause = self.not_registered(status);
+        if status.code() == Code::Unavailable || !is_proved(status) {
+            self.connection.turn();
+        }
+        pause
+    }
+
     fn not_registered(&mut self, status: &Status) -> Duration {
-        let dpm = self.options.dpm.to_string();
         let interval = self.options.check_connection_interval;
         if let Some(cause) = self.unreachable(status) {
+            let dpms = iter::once(&self.options.dpm).chain(&self.options.others);
+            let dpm = dpms.map(Target::to_string).collect::<Vec<_>>().join(", ");
             let no_connection = connect_error(status);
             // Without a connection the call never reached the DPM.
             self.maybe_registered &= no_connection.is_none();
@@ -373,6 +405,7 @@ impl StatusChecker {
             half + up_to(half)
         } else {
             self.maybe_registered &= !is_proved(status);
+            let dpm = self.connection.target();
             let refused = self.refusal(status);
             let Refused { reason, detail, .. } = &refused;
             let word = reason.map(Reason::as_str);
@@ -426,7 +459,7 @@ impl StatusChecker {
         let kind = Logged::NotReady(answer.status, known, text.to_owned());
         if let Some(suppressed) = self.logged.admit(kind, Instant::now()) {
             let words = known.map(|(kind, reason)| (kind, reason.map(Reason::as_str)));
-            let (id, dpm) = (self.engine.id, &self.options.dpm);
+            let (id, dpm) = (self.engine.id, self.connection.target());
             events::engine_not_ready(id, dpm, (&now.to_string(), detail), words, suppressed);
         }
     }
@@ -440,40 +473,6 @@ enum Logged {
     /// change.
     Refused(FailureKind, Option<Reason>, Option<String>),
     NotReady(i32, Option<(FailureKind, Option<Reason>)>, String),
-}
-
-/// Why the engine is not registered, although the DPM answers.
-#[derive(Debug)]
-struct Refused {
-    kind: FailureKind,
-    reason: Option<Reason>,
-    detail: String,
-    help: &'static str,
-}
-
-impl Refused {
-    /// Reads the refusal `status` of a call that this engine signed with `key`.
-    fn by(status: &Status, key: &str) -> Self {
-        let Some(refusal) = refusal_of(status) else {
-            let code = code_name(status.code());
-            return Self {
-                kind: FailureKind::Refused,
-                reason: None,
-                detail: format!("{code}: {}", Untrusted(status.message())),
-                help: "the DPM's log says more",
-            };
-        };
-        let what = summary_and_detail(&refusal);
-        Self {
-            kind: kind_of(&refusal),
-            reason: Some(refusal.reason),
-            detail: format!("{what} (this engine's key is {key})"),
-            help: match refusal.clocks {
-                Some(_) => "the two clocks differ: `countersign doctor` measures by how much",
-                None => refusal.reason.help(),
-            },
-        }
-    }
 }
 
 const TRUST_AGAIN: &str =
@@ -519,7 +518,17 @@ mod tests {
     }
 
     impl World {
+        fn options(dpm: Target) -> StatusCheckerOptions {
+            let mut options = StatusCheckerOptions::new(dpm);
+            options.check_connection_interval = Duration::from_millis(1);
+            options
+        }
+
         fn checker(dpm: Target) -> StatusChecker {
+            Self::checker_with(Self::options(dpm))
+        }
+
+        fn checker_with(options: StatusCheckerOptions) -> StatusChecker {
             let pair = testing::pair();
             let engine = Registrant {
                 id: EngineId::from_random([7; 16]),
@@ -527,8 +536,6 @@ mod tests {
                 constraints: EngineConstraints::default(),
                 instance: Instance::from_random([8; 16]),
             };
-            let mut options = StatusCheckerOptions::new(dpm);
-            options.check_connection_interval = Duration::from_millis(1);
             let identity = pair.dpe.layer_for("dpm-dev").unwrap();
             StatusChecker::new(engine, &identity, &pair.dpe, options).unwrap()
         }
@@ -618,7 +625,7 @@ mod tests {
             }
         });
 
-        let logged: Vec<_> = std::iter::from_fn(|| lines.try_recv().ok()).collect();
+        let logged: Vec<_> = iter::from_fn(|| lines.try_recv().ok()).collect();
 
         assert_eq!(logged.len(), 2, "{logged:?}");
     }
@@ -674,6 +681,25 @@ mod tests {
         let line = lines.try_recv().unwrap();
         assert!(line.contains("ERROR registerRefused"), "{line}");
         assert!(line.contains("older than one-way engines"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn unavailable_dpm_gives_way_to_the_next_in_a_ring_and_one_that_is_alone_stays() {
+        for (others, expected) in [(vec![], [1, 1, 1]), (vec![2, 3], [2, 3, 1])] {
+            let mut options = World::options(Target::new("localhost", 1));
+            let others = others
+                .into_iter()
+                .map(|port| Target::new("localhost", port));
+            options.others = others.collect();
+            let mut checker = World::checker_with(options);
+
+            let turned = expected.map(|_| {
+                checker.without(&Status::unavailable(""));
+                checker.connection.target().port()
+            });
+
+            assert_eq!(turned, expected);
+        }
     }
 
     #[tokio::test]

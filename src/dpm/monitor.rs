@@ -593,22 +593,15 @@ mod tests {
         let registry = Arc::new(EngineRegistry::new(store, clock, Limits::default()));
         let policy = AddressPolicy::default();
         let monitor = Monitor::new(pair.dpm.clone(), Arc::clone(&registry), policy, options);
-        let owner = Registrant {
-            identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
-            environment: None,
-            fingerprint: "k".into(),
-            over_loopback: true,
-            instance: None,
-        };
         let id = EngineId::from_random([1; 16]);
         let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
         let constraints = EngineConstraints::default();
         registry
-            .register(&owner, id, address, constraints)
+            .register(&owner(), id, address, constraints)
             .await
             .unwrap();
         let dials = async |seconds| {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            sleep(Duration::from_secs(seconds)).await;
             dialled.swap(0, Ordering::SeqCst)
         };
 

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod line;
+mod target;
 mod transport;
 
 use std::error::Error;
@@ -16,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -29,6 +30,8 @@ pub use endpoint::EndpointChannel;
 pub(crate) use endpoint::channel_over;
 pub(crate) use line::KeepAlive;
 pub(super) use line::Line;
+pub use target::Target;
+use target::{Place, Targets};
 use transport::{Link, Transport};
 
 use super::callee::{UnknownDeployment, Vouched};
@@ -36,44 +39,6 @@ use super::tls::{ClientFailure, ClientTls};
 use crate::grpc::tls::certificate_fingerprint;
 use crate::identity::DeploymentName;
 use crate::jose::Fingerprint;
-
-/// Where to connect: a DNS name or an IP address, and a port.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Target {
-    host: String,
-    port: u16,
-}
-
-impl Target {
-    /// Names `host`, without brackets even if it is an IPv6 address, and `port`.
-    pub fn new(host: &str, port: u16) -> Self {
-        Self {
-            host: host.to_owned(),
-            port,
-        }
-    }
-
-    /// Returns the host, without brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// Returns the port.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') {
-            write!(f, "[{host}]:{port}")
-        } else {
-            write!(f, "{host}:{port}")
-        }
-    }
-}
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -191,7 +156,16 @@ impl Connection {
     ///
     /// When `target` is not a valid URI.
     pub fn lazy(target: &Target, options: ConnectionOptions) -> Result<Self, ConnectError> {
-        Connector::new(target, options, None).map(Self::of)
+        Self::lazy_to_any([target], options)
+    }
+
+    /// Makes a channel as [`Self::lazy`] does, to a module that listens at each of `targets`: it
+    /// connects to the first that accepts, and stays there until that one is gone.
+    pub(crate) fn lazy_to_any<'a>(
+        targets: impl IntoIterator<Item = &'a Target>,
+        options: ConnectionOptions,
+    ) -> Result<Self, ConnectError> {
+        Connector::new(targets, options, None).map(Self::of)
     }
 
     /// Connects now; the channel reconnects by itself later.
@@ -204,7 +178,7 @@ impl Connection {
         target: &Target,
         options: ConnectionOptions,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        Self::of(Connector::new(target, options, None)?)
+        Self::of(Connector::new([target], options, None)?)
             .connected()
             .await
     }
@@ -221,7 +195,7 @@ impl Connection {
         addresses: Vec<SocketAddr>,
         options: ConnectionOptions,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        Self::of(Connector::new(target, options, Some(addresses.into()))?)
+        Self::of(Connector::new([target], options, Some(addresses.into()))?)
             .connected()
             .await
     }
@@ -268,6 +242,18 @@ impl Connection {
     pub(crate) fn cut(&self) {
         if let Some(line) = self.0.current.swap(None) {
             line.life.cancel();
+        }
+    }
+
+    /// Returns where it connected last, or is to connect first.
+    pub(crate) fn target(&self) -> Target {
+        self.0.connector.targets.first().clone()
+    }
+
+    /// Turns to the next target, if there is another one: the current connection ends.
+    pub(crate) fn turn(&self) {
+        if self.0.connector.targets.turn() {
+            self.cut();
         }
     }
 
@@ -370,39 +356,42 @@ impl Service<Request<Body>> for Connection {
 
 #[derive(Debug)]
 struct Connector {
-    target: Target,
+    targets: Targets,
     options: ConnectionOptions,
-    /// What the server sees as its own address.
-    origin: Uri,
-    /// What to dial in place of what `target` resolves to.
+    /// What to dial in place of what a target resolves to.
     addresses: Option<Arc<[SocketAddr]>>,
     link: Arc<Link>,
 }
 
 impl Connector {
-    fn new(
-        target: &Target,
+    fn new<'a>(
+        targets: impl IntoIterator<Item = &'a Target>,
         options: ConnectionOptions,
         addresses: Option<Arc<[SocketAddr]>>,
     ) -> Result<Self, ConnectError> {
-        let scheme = if options.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        let origin = Uri::try_from(format!("{scheme}://{target}"));
+        let read = Targets::new(targets, options.tls.is_some());
         Ok(Self {
-            origin: origin.map_err(|_invalid| {
-                ConnectError::Refused(format!("`{target}` is not a valid address"))
-            })?,
-            target: target.clone(),
+            targets: read.map_err(ConnectError::Refused)?,
             options,
             addresses,
             link: Arc::default(),
         })
     }
 
+    /// Connects to the first target that accepts; the error is that of the last.
     async fn connect(&self, vouched: Vouched) -> Result<Line, BoxError> {
+        let mut outcome = Err(BoxError::from("there is nowhere to connect"));
+        for place in self.targets.all() {
+            outcome = self.connect_to(place, vouched.clone()).await;
+            if outcome.is_ok() {
+                self.targets.stay(place);
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn connect_to(&self, place: &Place, vouched: Vouched) -> Result<Line, BoxError> {
         let ConnectionOptions {
             connect_timeout,
             keep_alive,
@@ -412,13 +401,13 @@ impl Connector {
         let life = CancellationToken::new();
         let was_pinned = tls.as_ref().is_some_and(ClientTls::is_pinned);
         let made = tls.as_ref().map(ClientTls::made);
-        let (transport, shown) = timeout(connect_timeout, self.secured(&life))
+        let (transport, shown) = timeout(connect_timeout, self.secured(&place.target, &life))
             .await
             .unwrap_or(Err(ConnectError::Timeout(connect_timeout)))
             .map_err(|error| tonic::ConnectError(error.into()))?;
         self.link.opened.fetch_add(1, Ordering::SeqCst);
-        let origin = self.origin.clone();
         let of = (vouched, made);
+        let origin = place.origin.clone();
         let opened = Line::open(transport, origin, keep_alive, life.clone(), of).await?;
         if let Some(tls) = tls {
             let repinned = tls.repinned(was_pinned, shown);
@@ -435,14 +424,15 @@ impl Connector {
     /// Connects; returns the key of the certificate that was shown, too, if there is TLS.
     async fn secured(
         &self,
+        target: &Target,
         life: &CancellationToken,
     ) -> Result<(Transport, Option<Fingerprint>), ConnectError> {
-        let (stream, address) = self.dial().await?;
+        let (stream, address) = self.dial(target).await?;
         self.link.fault.store(None);
         let tls = self.options.tls.clone();
         let (io, shown) = match &tls {
             None => (Either::Left(stream), None),
-            Some(tls) => match tls.connect(&self.target.host, stream).await {
+            Some(tls) => match tls.connect(target.host(), stream).await {
                 Ok(stream) => {
                     let chain = stream.get_ref().1.peer_certificates();
                     let first = chain.and_then(|chain| chain.first());
@@ -457,18 +447,17 @@ impl Connector {
     }
 
     /// Judges every address, and dials only what was judged.
-    async fn dial(&self) -> Result<(TcpStream, SocketAddr), ConnectError> {
+    async fn dial(&self, target: &Target) -> Result<(TcpStream, SocketAddr), ConnectError> {
         let addresses = match &self.addresses {
             Some(addresses) => addresses.to_vec(),
-            None => self.resolve().await?,
+            None => resolve(target).await?,
         };
         let may_leave = self.options.tls.is_some() || self.options.allow_plaintext;
         let mut remote = addresses.iter().filter(|_| !may_leave);
         if let Some(remote) = remote.find(|remote| !super::is_loopback(**remote)) {
             return Err(ConnectError::Plaintext(*remote));
         }
-        let host = &self.target.host;
-        let mut failed = ConnectError::Refused(format!("`{host}` has no address"));
+        let mut failed = ConnectError::Refused(format!("`{}` has no address", target.host()));
         for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
@@ -482,13 +471,12 @@ impl Connector {
         }
         Err(failed)
     }
+}
 
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        let Target { host, port } = &self.target;
-        match lookup_host((host.as_str(), *port)).await {
-            Ok(resolved) => Ok(resolved.collect()),
-            Err(error) => Err(ConnectError::Resolve(host.clone(), error)),
-        }
+async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
+    match lookup_host((target.host(), target.port())).await {
+        Ok(resolved) => Ok(resolved.collect()),
+        Err(error) => Err(ConnectError::Resolve(target.host().to_owned(), error)),
     }
 }
 

@@ -244,8 +244,8 @@ impl Wiring {
 pub(crate) struct Route {
     /// Its name, which is the module type to call where it names no deployment.
     pub(crate) name: String,
-    /// Where it leads.
-    pub(crate) target: Target,
+    /// Where it leads: to the first that accepts.
+    pub(crate) targets: Vec<Target>,
     /// The deployment that it names.
     pub(crate) deployment: Option<DeploymentName>,
     /// Whether the file has it; `dpm` has a default.

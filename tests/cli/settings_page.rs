@@ -14,6 +14,7 @@ fn takes(words: &[&str]) -> String {
         ["size"] => "bytes, `KB`, `MB`".to_owned(),
         ["public-key"] => "a public JWK".to_owned(),
         ["private-key"] => "base64 of a private JWK".to_owned(),
+        ["password"] => "text, never shown".to_owned(),
         [kind @ ("text" | "list")] => (*kind).to_owned(),
         [words] => format!("`{}`", words.replace('|', "`, `")),
         other => panic!("the page has no words for {other:?}"),

@@ -19,7 +19,7 @@ use crate::admin::rejection::{REGISTER_REFUSED, Rejection, newest};
 use crate::diagnostic::CommandLine;
 use crate::dpe::stored_engine_id;
 use crate::engine::FailureKind;
-use crate::grpc::{self, Target, call, cause};
+use crate::grpc::{self, call, cause};
 use crate::identity::DeploymentName;
 use crate::properties::name::{Pattern, same};
 use crate::proto::convert::status_word;
@@ -192,7 +192,7 @@ async fn examine(visit: &mut Visitor<'_>, peer: &Peer<'_>) -> Result<(), Row> {
     let (channel, roles) = layers::acquaint(visit, peer).await?;
     let settings = peer.doctor.settings;
     let registry = settings.options.client.connection("dpm");
-    if registry.is_none_or(|dpm| Target::new(&dpm.host, dpm.port) != peer.target) {
+    if registry.is_none_or(|dpm| dpm.targets().all(|target| *target != peer.target)) {
         visit.add(Row::skip(Layer::Role, format!("roles there: [{roles}]")));
         visit.add(Row::skip(Layer::WayBack, "only a DPM dials back"));
         return Ok(());
@@ -489,7 +489,8 @@ mod tests {
         let peer = if is_dpm {
             doctor.engine(&engine)
         } else {
-            doctor.to(settings.options.client.connection("dpm").unwrap())
+            let dpm = settings.options.client.connection("dpm").unwrap();
+            doctor.to(dpm, &dpm.target)
         };
         let mut row = seen(&engine, &peer.unwrap()).unwrap_err();
         let file = settings.home.file.display().to_string();

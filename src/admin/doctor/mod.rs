@@ -21,7 +21,7 @@ use crate::config::names::OWN_KEY;
 use crate::config::{LoadError, Settings, replacing};
 use crate::diagnostic::{Code, CommandLine, Severity, redact};
 use crate::grpc::cause;
-use peer::Doctor;
+use peer::{Doctor, is_target};
 use report::{Help, Live};
 
 /// Examines what the module of `settings` can reach: its DPM, or, if it is one, itself and its
@@ -54,20 +54,27 @@ pub async fn examine(
     let is_dpm = settings.own.module.as_str() == "dpm";
     let mut connections = settings.options.client.connections.iter();
     let connection = connections.find(|known| doctor.is_called(known, name));
-    let peer = match connection.filter(|known| !is_dpm || known.name != "dpm") {
-        Some(connection) => doctor.to(connection),
-        None if is_dpm => doctor.itself(),
+    let peers = match connection.filter(|known| !is_dpm || known.name != "dpm") {
+        Some(connection) => {
+            let targets = connection.targets();
+            let one = targets.clone().find(|target| is_target(target, name));
+            let wanted = targets.filter(|target| one.is_none_or(|one| one == *target));
+            wanted.map(|target| doctor.to(connection, target)).collect()
+        }
+        None if is_dpm => doctor.itself().map(|peer| vec![peer]),
         None => return Err(engines::no_such_peer(name)),
     };
-    let peer = match peer {
+    let peers = match peers {
         Err(row) => return Ok(Diagnosis::of_own(vec![row])),
-        Ok(peer) => peer,
+        Ok(peers) => peers,
     };
     let live = Live::new(vec![config(settings), key(settings)], show);
-    if peer.deployment.is_none() {
-        engines::visits(&peer, &live).await?;
-    } else {
-        engines::visit(&peer, &live).await;
+    for peer in &peers {
+        if peer.deployment.is_none() {
+            engines::visits(peer, &live).await?;
+        } else {
+            engines::visit(peer, &live).await;
+        }
     }
     Ok(live.end())
 }

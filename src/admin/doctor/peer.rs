@@ -68,10 +68,10 @@ impl Doctor<'_> {
     /// Returns `true` if `name` is that of `connection`, its deployment or `host:port`.
     pub(super) fn is_called(&self, connection: &ConnectionSettings, name: &str) -> bool {
         let deployment = self.deployment_of(connection);
-        let target = Target::new(&connection.host, connection.port).to_string();
+        let mut targets = connection.targets();
         same(&connection.name, name)
             || deployment.is_ok_and(|deployment| same(deployment.as_str(), name))
-            || target.eq_ignore_ascii_case(name)
+            || targets.any(|target| is_target(target, name))
     }
 
     fn deployment_of(
@@ -82,8 +82,12 @@ impl Doctor<'_> {
         named.map_or_else(|| self.module.deployment_of(&connection.name), Ok)
     }
 
-    /// Returns the peer of `connection`.
-    pub(super) fn to(&self, connection: &ConnectionSettings) -> Result<Peer<'_>, Row> {
+    /// Returns the peer of `connection` at `target`, one of its own.
+    pub(super) fn to(
+        &self,
+        connection: &ConnectionSettings,
+        target: &Target,
+    ) -> Result<Peer<'_>, Row> {
         let (name, settings) = (&connection.name, self.settings);
         let own = settings.home.file.display();
         // The other home often lies beside this one; else it is on another machine.
@@ -96,16 +100,20 @@ impl Doctor<'_> {
         let kind = ModuleType::new(name)
             .map(|module| ModuleKind::of(&module))
             .ok();
-        let port = kind.as_ref().and_then(default_grpc_port);
-        let usual = port.map_or_else(String::new, |port| {
+        let default = kind.as_ref().and_then(default_grpc_port);
+        let usual = default.map_or_else(String::new, |port| {
             format!("; the default port of a {} is {port}", name.to_uppercase())
         });
+        let [host, port] = if connection.others.is_empty() {
+            [".host", ".grpc.port"].map(|end| format!("ataccama.client.connection.{name}{end}"))
+        } else {
+            [(); 2].map(|()| format!("countersign.client.connection.{name}.addresses"))
+        };
         let remedy = Remedy {
             settings,
-            host: format!("`ataccama.client.connection.{name}.host` in {own} names it"),
+            host: format!("`{host}` in {own} names it"),
             port: format!(
-                "`ataccama.client.connection.{name}.grpc.port` in {own} must be the peer's \
-                 `ataccama.server.grpc.port`{usual}"
+                "`{port}` in {own} must be the peer's `ataccama.server.grpc.port`{usual}"
             ),
             kind: name.clone(),
             other: if is_here {
@@ -116,8 +124,7 @@ impl Doctor<'_> {
         };
         let known = self.deployment_of(connection);
         let deployment = known.map_err(|error| unusable(&error).helps(remedy.pair(false)))?;
-        let target = Target::new(&connection.host, connection.port);
-        self.peer(deployment, target, name, remedy)
+        self.peer(deployment, target.clone(), name, remedy)
     }
 
     /// Returns `engine` as its DPM dials it back.
@@ -230,6 +237,11 @@ impl Peer<'_> {
         let trust = self.doctor.module.trust().current();
         trust.deployment(name.as_str()).cloned()
     }
+}
+
+/// Returns `true` if `name` is `target`.
+pub(super) fn is_target(target: &Target, name: &str) -> bool {
+    target.to_string().eq_ignore_ascii_case(name)
 }
 
 /// Makes the row of settings that cannot be used.

@@ -37,16 +37,28 @@ pub struct Asking {
     pub sets: Vec<(String, String)>,
 }
 
-/// Asks the running module of the owner's file whether it signs with the file's key.
-pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Answer {
-    let settings = load(&rotation.owner.path, kind)?;
-    let (at, answer) = ask_own_module(&settings).await?;
-    if answer.callee_fingerprint == settings.own.key_id.as_str() {
-        return Ok(format!("asked at {at}"));
+/// Asks the running module of each owner's file whether it signs with the file's key; returns the
+/// first doubt.
+pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Result<(), Doubt> {
+    for owner in rotation.owners() {
+        let Ok(settings) = load(&owner.path, kind) else {
+            continue;
+        };
+        let (at, answer) = match ask_own_module(&settings).await {
+            Ok(answered) => answered,
+            Err(doubt) if matches!(doubt.found, Found::Refused | Found::Tls) => {
+                return Err(doubt);
+            }
+            // It may not run here, and the next replica may.
+            Err(_) => continue,
+        };
+        if answer.callee_fingerprint != settings.own.key_id.as_str() {
+            let other = Untrusted(&answer.callee_fingerprint);
+            let why = format!("the module at {at} signs with `{other}`");
+            return Err(Found::Refused.because(why));
+        }
     }
-    let other = Untrusted(&answer.callee_fingerprint);
-    let why = format!("the module at {at} signs with `{other}`");
-    Err(Found::Refused.because(why))
+    Ok(())
 }
 
 /// Asks the running module of `settings` who it is, as the module itself.
@@ -83,14 +95,14 @@ struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    /// Finds where `deployment` listens: at the address in `asking`, else that of the owner's
-    /// connection, else that in its `file`.
+    /// Finds where `deployment` listens: at the address in `asking`, else at those of the owner's
+    /// connection, else at that in its `file`.
     fn find(
         settings: &'a Settings,
         deployment: &'a Deployment,
         file: Option<&Path>,
         asking: &Asking,
-    ) -> Result<Self, Doubt> {
+    ) -> Result<Vec<Self>, Doubt> {
         let named = settings
             .options
             .client
@@ -100,17 +112,37 @@ impl<'a> Peer<'a> {
             chosen.is_none_or(|name| *name == deployment.name)
         });
         let mut given = asking.addresses.iter().rev();
-        let target = match (given.find(|(name, _)| *name == deployment.name), connection) {
-            (Some((_, target)), _) => target.clone(),
-            (None, Some(connection)) => Target::new(&connection.host, connection.port),
-            (None, None) => listener_of(deployment, file)?,
+        let targets = match (given.find(|(name, _)| *name == deployment.name), connection) {
+            (Some((_, target)), _) => vec![target.clone()],
+            (None, Some(connection)) => connection.targets().cloned().collect(),
+            (None, None) => vec![listener_of(deployment, file)?],
         };
-        Ok(Self {
+        let name = connection.map_or(config::DIAL_BACK, |connection| &connection.name);
+        let peers = targets.into_iter().map(|target| Self {
             settings,
             deployment,
             target,
-            connection: connection.map_or(config::DIAL_BACK, |connection| &connection.name),
-        })
+            connection: name,
+        });
+        Ok(peers.collect())
+    }
+
+    /// Asks `all`, which share one key, whether they accept `key`: one of them does, and those that
+    /// do not show it are not there.
+    async fn all_accept(all: &[Self], key: &(SigningKey, KeyId)) -> Answer {
+        let mut accepting = Vec::new();
+        let mut away = None;
+        for peer in all {
+            match peer.accepts(key).await {
+                Ok(at) => accepting.push(at),
+                Err(doubt) if doubt.found == Found::NotReached => away = Some(doubt),
+                Err(doubt) => return Err(doubt),
+            }
+        }
+        match away {
+            Some(doubt) if accepting.is_empty() => Err(doubt),
+            _ => Ok(accepting.join(", ")),
+        }
     }
 
     /// Asks whether it accepts `key`, and has it prove who it is.
@@ -218,8 +250,8 @@ pub async fn evidence(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) -
         let path = file.map(|file| file.path.as_path());
         let live = async {
             let settings = loaded.as_ref().map_err(Clone::clone)?;
-            let callee = Peer::find(settings, deployment, path, asking)?;
-            callee.accepts(key).await
+            let callees = Peer::find(settings, deployment, path, asking)?;
+            Peer::all_accept(&callees, key).await
         };
         let answer = live.await;
         let found = answer.as_ref().err().map(|doubt| doubt.found);
@@ -332,11 +364,19 @@ pub async fn holdout(rotation: &Rotation, kind: &ModuleKind, asking: &Asking) ->
         let is_asked = !asking.except.contains(&peer.name);
         let answered = async {
             let asker = own.as_ref().filter(|_| is_asked)?.as_ref().ok()?;
-            let callee = Peer::find(asker, peer, Some(&file.path), asking).ok()?;
-            let deadline = Instant::now() + PATIENCE;
-            let answer = callee.who_am_i(&rotation.own, deadline).await.ok()?;
+            let callees = Peer::find(asker, peer, Some(&file.path), asking).ok()?;
             let ids: Vec<_> = old.iter().map(|key| &key.key_id).collect();
-            Some((accepts_one(&answer, &ids)?, callee.target))
+            let mut known = None;
+            for callee in callees {
+                let deadline = Instant::now() + PATIENCE;
+                let answer = callee.who_am_i(&rotation.own, deadline).await.ok();
+                let accepts = answer.and_then(|answer| accepts_one(&answer, &ids));
+                known = accepts.map(|accepts| (accepts, callee.target)).or(known);
+                if accepts == Some(true) {
+                    break;
+                }
+            }
+            known
         };
         let why = match answered.await {
             Some((true, at)) => format!("the module at {at} still accepts the key"),

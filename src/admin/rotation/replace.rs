@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::{Rotation, faults, faulty, owner_of, read_all};
+use super::replicas::{Files, faults, faulty};
+use super::{Rotation, owner_of};
 use crate::admin::change::{Change, EditedFile};
 use crate::admin::deployments::{free_name, trusting_too};
 use crate::admin::error::{Kind, Refused};
@@ -22,8 +23,8 @@ use crate::trust::Deployment;
 /// Whose key is replaced.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The file of the module whose key is replaced.
-    pub file: PathBuf,
+    /// The file of the module whose key is replaced, or those of all its replicas.
+    pub owners: Vec<PathBuf>,
     /// The files of the modules that trust it.
     pub peers: Vec<PathBuf>,
     /// What they call it; by default what its own file says, or they by a key of it.
@@ -58,19 +59,18 @@ impl Replacement {
     /// When a file cannot be read, or would still have faults; when a peer's file does not show what
     /// it calls the module; when a peer is left out.
     pub fn plan(request: &Request, now: SystemTime) -> Result<Self, Refused> {
-        let (owner, peers) = read_all(&request.file, &request.peers)?;
+        let files = Files::read(&request.owners, &request.peers)?;
         // The key that signs from now on.
-        let own = new_key(now)?;
-        let rotation = Rotation { owner, peers, own };
+        let rotation = Rotation::with(files, new_key(now)?);
         rotation.is_in_file()?;
         let (key, key_id) = &rotation.own;
-        let (mut files, mut revoked) = (Vec::new(), Vec::new());
+        let (mut edits, mut revoked) = (Vec::new(), Vec::new());
         let mut known = Vec::new();
         for peer in &rotation.peers {
             let deployment = called(&rotation, peer, request.name.as_ref())?;
             let (edited, revocation) = trusting(peer, deployment, key.verifying_key(), key_id)?;
             loads(peer, &edited)?;
-            files.extend(edited);
+            edits.extend(edited);
             revoked.push(revocation);
             known.push(deployment);
         }
@@ -88,9 +88,11 @@ impl Replacement {
             Setting::removed(ACTIVATED_AT),
             Setting::removed(PREVIOUS),
         ];
-        let edited = rotation.owner.edited(&own)?;
-        loads(&rotation.owner, &edited)?;
-        files.extend(edited);
+        for owner in rotation.owners() {
+            let edited = owner.edited(&own)?;
+            loads(owner, &edited)?;
+            edits.extend(edited);
+        }
         let named = request.name.as_ref().or_else(|| rotation.name());
         let name = named.or_else(|| known.first().map(|deployment| &deployment.name));
         let hand_over = HandOver {
@@ -107,7 +109,7 @@ impl Replacement {
         Ok(Self {
             elsewhere: elsewhere.collect(),
             without_reload: still.map(|file| file.path.clone()),
-            change: Change::effective(files)?,
+            change: Change::effective(edits)?,
             revoked,
             hand_over,
         })

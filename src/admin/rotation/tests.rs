@@ -44,7 +44,7 @@ fn pair(folder: &Path) {
 }
 
 fn read(folder: &Path) -> Rotation {
-    Rotation::read(&folder.join(DPE), &[folder.join(DPM)]).unwrap()
+    Rotation::read(&[folder.join(DPE)], &[folder.join(DPM)]).unwrap()
 }
 
 fn take(folder: &Path, step: Step) {
@@ -251,7 +251,7 @@ fn every_peers_file_must_trust_the_next_key() {
     let peers = [folder.path().join(DPM), other.clone()];
     fs::copy(&peers[0], &other).unwrap();
     let phase = || {
-        let rotation = Rotation::read(&folder.path().join(DPE), &peers);
+        let rotation = Rotation::read(&[folder.path().join(DPE)], &peers);
         rotation.unwrap().phase()
     };
 
@@ -275,12 +275,13 @@ fn files_that_do_not_belong_together_are_refused() {
     let (dpm, dpe) = (folder.path().join(DPM), folder.path().join(DPE));
     let stranger = folder.path().join("stranger");
     pair(&stranger);
+    let own = [dpe];
 
-    let twice = Rotation::read(&dpe, std::slice::from_ref(&dpe));
-    let foreign = Rotation::read(&dpe, &[stranger.join(DPM)]).unwrap();
+    let twice = Rotation::read(&own, &own);
+    let foreign = Rotation::read(&own, &[stranger.join(DPM)]).unwrap();
     let foreign = foreign.plan(Step::Prepare, SystemClock.now());
     fs::write(&dpm, "ataccama.one.platform.deployments.x.modul=dpe\n").unwrap();
-    let faulty = Rotation::read(&dpe, &[dpm]);
+    let faulty = Rotation::read(&own, &[dpm]);
 
     let (twice, foreign) = (twice.unwrap_err(), foreign.unwrap_err());
     assert!(matches!(twice.kind(), Kind::Usage), "{twice:?}");
@@ -300,7 +301,7 @@ const REPLACE: &str = "replace";
 /// Gives the engine another key in place of all that it has.
 fn replace(folder: &Path) {
     let request = Request {
-        file: folder.join(DPE),
+        owners: vec![folder.join(DPE)],
         peers: vec![folder.join(DPM)],
         name: None,
         one_side: false,

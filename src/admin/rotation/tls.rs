@@ -69,6 +69,7 @@ impl TlsPlan {
     ///
     /// When a file cannot be read, the module has no certificate, or a peer does not pin it.
     pub fn of(rotation: &Rotation) -> Result<Self, Refused> {
+        alone(rotation)?;
         let (owner, path) = (&rotation.owner, &rotation.owner.path);
         let file = as_a_module_reads(path, Some(&owner.text))?;
         let entries = FILES.map(|property| file.tls(TlsEnd::Server, property));
@@ -280,4 +281,14 @@ fn naming(file: &AsWritten, used: &str, next: &Path) -> Vec<(String, String)> {
     let next = std::path::absolute(next).unwrap_or_else(|_| next.to_owned());
     ours.map(|entry| (entry.key().to_owned(), format!("file:{}", next.display())))
         .collect()
+}
+
+/// Refuses several replicas.
+fn alone(rotation: &Rotation) -> Result<(), Refused> {
+    if rotation.replicas.is_empty() {
+        return Ok(());
+    }
+    let message = "each replica has a certificate of its own: it is replaced there";
+    let help = "name one replica at a time; peers pin the certificates of all";
+    Err(Refused::new(Kind::Usage, message).with_help(help))
 }

@@ -14,7 +14,7 @@ use crate::admin::home_of;
 use crate::admin::rotation::live::Asking;
 use crate::admin::rotation::{Phase, Plan, Rotation, Step};
 use crate::cli::change::{How, changes, files_in_json};
-use crate::cli::input::{ModuleArgument, TIMEOUT, kind_of, seconds};
+use crate::cli::input::{ReplicaArguments, TIMEOUT, kind_of, seconds};
 use crate::cli::output::{Console, Kind, Refused, add, example, table};
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::{Home, ModuleKind};
@@ -74,7 +74,7 @@ pub(crate) enum Command {
 #[command(group(ArgGroup::new("peers").required(true).args(["peer_file", "one_side"])))]
 pub(crate) struct FileArguments {
     #[command(flatten)]
-    pub(super) module: ModuleArgument,
+    pub(super) module: ReplicaArguments,
     /// The home or the properties file of a module that trusts it; may be repeated
     #[arg(long, value_name = "DIR|FILE")]
     pub(super) peer_file: Vec<PathBuf>,
@@ -169,19 +169,25 @@ fn address(text: &str) -> Result<(DeploymentName, Target), String> {
 impl FileArguments {
     pub(super) fn read(&self) -> Result<Rotation, Refused> {
         let peers = self.peer_file.iter().map(|peer| Home::new(peer).file);
-        Rotation::read(&self.module.file(), &peers.collect::<Vec<_>>())
+        Rotation::read(&self.module.files(), &peers.collect::<Vec<_>>())
     }
 
     /// Guesses what the module is: what its peers call it, else by the name of its home.
     pub(super) fn kind(&self, rotation: &Rotation) -> ModuleKind {
         let module = rotation.module();
-        module.map_or_else(|| kind_of(&self.module.home), ModuleKind::of)
+        let home = self.module.home.first();
+        match (module, home) {
+            (Some(module), _) => ModuleKind::of(module),
+            (None, Some(home)) => kind_of(home),
+            (None, None) => ModuleKind::Dpe,
+        }
     }
 
     /// Returns the command of `step` for the same files.
     pub(super) fn command(&self, step: &str) -> CommandLine {
         let rotate = CommandLine::new("countersign rotate").arg(step);
-        let owner = rotate.option("home", &self.module.home);
+        let homes = self.module.home.iter();
+        let owner = homes.fold(rotate, |command, home| command.option("home", home));
         let peers = self.peer_file.iter();
         let command = peers.fold(owner, |command, peer| command.option("peer-file", peer));
         command.flag_if(self.one_side, "one-side")

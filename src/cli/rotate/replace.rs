@@ -1,7 +1,7 @@
 //! `rotate replace`: another key in place of one that is lost, broken or leaked.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use serde_json::json;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::admin::home_of;
 use crate::admin::rotation::replace::{Replacement, Request};
 use crate::cli::change::{How, Next, changes, files_in_json, followed};
-use crate::cli::input::ModuleArgument;
+use crate::cli::input::ReplicaArguments;
 use crate::cli::output::{Answer, Console, Format, add};
 use crate::cli::revoke::consequences;
 use crate::clock::{Clock as _, SystemClock};
@@ -24,7 +24,7 @@ use crate::identity::DeploymentName;
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    module: ModuleArgument,
+    module: ReplicaArguments,
     /// The home or the properties file of a module that trusts it; may be repeated
     #[arg(long, value_name = "DIR|FILE")]
     peer_file: Vec<PathBuf>,
@@ -40,13 +40,12 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     let how = &arguments.how;
-    let file = arguments.module.file();
     let peers = arguments.peer_file.iter().map(|peer| Home::new(peer).file);
     let request = Request {
         peers: peers.collect(),
         name: arguments.name.clone(),
         one_side: arguments.one_side,
-        file,
+        owners: arguments.module.files(),
     };
     let plan = Replacement::plan(&request, SystemClock.now())?;
     let mut stops = consequences(&plan.revoked);
@@ -78,7 +77,7 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
         add(&mut report, "words", words.as_str());
     }
     if written {
-        let commands = next(&plan, &request.file);
+        let commands = next(&plan, &request.owners);
         text.extend(["\n", &Next::lines(&commands)]);
         add(&mut report, "next", json!(commands));
     }
@@ -95,13 +94,16 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
 }
 
 /// Returns what goes on with the new key: on the hosts of modules elsewhere, then here.
-fn next(plan: &Replacement, file: &Path) -> Vec<Next> {
+fn next(plan: &Replacement, owners: &[PathBuf]) -> Vec<Next> {
     let block = format!("{}.block", plan.hand_over.deployment);
     let elsewhere = plan.elsewhere.iter().map(|(name, module)| {
         let accept = CommandLine::new("countersign pair accept").named(module, Home::FILE);
         let host = format!("on the host of {name}, in its home folder");
         Next::new(host, &accept.option("block", &block))
     });
-    let doctor = CommandLine::new("countersign doctor").option("home", home_of(file));
-    elsewhere.chain([Next::new("here", &doctor)]).collect()
+    let here = owners.iter().map(|owner| {
+        let doctor = CommandLine::new("countersign doctor").option("home", home_of(owner));
+        Next::new("here", &doctor)
+    });
+    elsewhere.chain(here).collect()
 }

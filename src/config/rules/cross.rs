@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::deployments::LIFETIME;
 use super::keys::replacing;
+use super::replicas::{self, are_replicas};
 use super::tls::DIAL_BACK;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::inspect::Inspected;
@@ -24,6 +25,10 @@ use crate::properties::name::{free_key_name, uniform};
 pub fn check(files: &[&Inspected], findings: &mut Limited) {
     for (n, this) in files.iter().enumerate() {
         for (m, other) in files.iter().enumerate().filter(|(m, _)| n != *m) {
+            if are_replicas(this, other) {
+                findings.extend(replicas::check(this, other, n < m));
+                continue;
+            }
             findings.extend(known_there(this, other, files.len() == 2));
             findings.extend(name_there(this, other));
             findings.extend(tls(this, other));

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::thread;
 
+use super::addresses::{ADDRESSES, HOST, has_addresses};
 use super::keys;
 use super::tls::{self, DIAL_BACK};
 use crate::config::question::ModuleKind;
@@ -289,7 +290,7 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, read: &[&Deployment]) {
                 "this connection is not used: no trusted deployment is the vendor's {module}"
             );
             let help = "to use it, pair the two modules with `countersign pair`";
-            reader.report_below(Code::Cs0305, (CLIENT_HOST, &[connection]), message, help);
+            reader.report_below(Code::Cs0305, (HOST, &[connection]), message, help);
         }
         return;
     }
@@ -309,8 +310,13 @@ fn of_module(reader: &mut Reader<'_>, connection: &str, read: &[&Deployment]) {
             format!("choose one: `{setting}=`"),
         ),
     };
+    let family = if has_addresses(reader, connection) {
+        "countersign"
+    } else {
+        "ataccama"
+    };
     reader.findings.add(Code::Cs0301, || {
-        let path = ["ataccama", "client", "connection", connection];
+        let path = [family, "client", "connection", connection];
         let at = first_below(reader.view, reader.ours, &path);
         let found = reader.view.about(Code::Cs0301, &at, Part::Name, message);
         found.with_severity(Severity::Warning).with_help(help)
@@ -324,7 +330,6 @@ pub const HOSTNAME: &str = "ataccama.one.dpe.service.hostname";
 const ADVERTISED_PORT: &str = "ataccama.one.dpe.service.port";
 const ONE_WAY: &str = "countersign.dpe.one-way";
 const AUTHENTICATE: &str = "ataccama.authentication.grpc.internal.jwt.enable";
-const CLIENT_HOST: &str = "ataccama.client.connection.<c>.host";
 
 /// Reports addresses that do not fit, and plaintext that would leave this machine.
 pub fn addresses(reader: &mut Reader<'_>, options: &Options) {
@@ -463,30 +468,40 @@ fn dialled(reader: &mut Reader<'_>, options: &Options, is_one_way: bool) {
     let is_local = options.server.address.is_loopback()
         && advertised.is_none_or(|host| is_loopback(host.text()));
     for connection in &options.client.connections {
-        if is_loopback(&connection.host) || is_vendors(reader, &connection.name) {
+        let name = &*connection.name;
+        let mut written = reader.list(ADDRESSES, &[name]);
+        if written.is_empty() {
+            written.extend(reader.text(HOST, &[name]));
+        }
+        let targets = connection.targets().zip(&written);
+        let away: Vec<_> = targets
+            .filter(|(target, _)| !is_loopback(target.host()))
+            .collect();
+        if is_vendors(reader, name) {
             continue;
         }
-        let Some(at) = reader.text(CLIENT_HOST, &[&connection.name]) else {
-            continue;
-        };
-        if is_local && !is_one_way && connection.name == "dpm" {
+        if let Some((target, at)) = away
+            .first()
+            .filter(|_| is_local && !is_one_way && name == "dpm")
+        {
             let message = format!(
                 "the DPM is on {}, but cannot dial back: the gRPC port is open on this host alone",
-                quote(&connection.host)
+                quote(target.host())
             );
             let help = "write `countersign.server.address=0.0.0.0` and this host's name as `ataccama.one.dpe.service.hostname`, or let `countersign pair --address` do it";
-            let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
+            let found = reader.finding(Code::Cs0307, at, message).with_help(help);
             reader.push(found.with_severity(Severity::Warning));
         }
-        if options.client.allow_plaintext || options.tls.is_on(&connection.name) {
+        if options.client.allow_plaintext || options.tls.is_on(name) {
             continue;
         }
-        // A name may lead back to this machine; the connection finds out.
-        let is_error = connection.host.parse::<IpAddr>().is_ok();
-        let host = quote(&connection.host);
-        let message = format!("{host} would be dialled without TLS");
-        let help = "turn TLS on (`countersign pair --tls`), or, on a trusted network, write `countersign.client.allow-plaintext=true`";
-        let found = reader.finding(Code::Cs0307, &at, message).with_help(help);
-        reader.push(found.error_if(is_error));
+        for (target, at) in away {
+            // A name may lead back to this machine; the connection finds out.
+            let is_error = target.host().parse::<IpAddr>().is_ok();
+            let message = format!("{} would be dialled without TLS", quote(target.host()));
+            let help = "turn TLS on (`countersign pair --tls`), or, on a trusted network, write `countersign.client.allow-plaintext=true`";
+            let found = reader.finding(Code::Cs0307, at, message).with_help(help);
+            reader.push(found.error_if(is_error));
+        }
     }
 }

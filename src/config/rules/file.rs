@@ -273,7 +273,11 @@ pub fn check(
         if placed.setting.is_private() && !private_files.contains(&file) {
             private_files.push(file);
             findings.extend(files.get(file).and_then(|(path, text)| {
-                let (severity, message) = open_to_others(text.mode?, "this private key")?;
+                let what = match placed.setting.takes {
+                    Takes::Password => "this password",
+                    _ => "this private key",
+                };
+                let (severity, message) = open_to_others(text.mode?, what)?;
                 let found = view.finding(Code::Cs0108, entry.key_span, message);
                 let help = format!("run `{}`", CommandLine::new("chmod 600").arg(path));
                 Some(found.with_severity(severity).with_help(help))

@@ -84,7 +84,7 @@ fn files(reader: &mut Reader<'_>, options: &Options) {
 }
 
 /// Reports a file that cannot be used.
-fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
+pub(super) fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
     let Some(error) = error else { return };
     let Some(file) = error.file() else { return };
     let at = place(reader, &file.setting);
@@ -99,7 +99,7 @@ fn unusable(reader: &mut Reader<'_>, error: Option<TlsError>) {
 }
 
 /// Reports a private key that others may read or change.
-fn readable_by_others(reader: &mut Reader<'_>, file: &PemFile) {
+pub(super) fn readable_by_others(reader: &mut Reader<'_>, file: &PemFile) {
     let path = file.path.display();
     let about = fs::metadata(&file.path).ok();
     let mode = about.map(|about| properties::mode(&about));
@@ -366,7 +366,7 @@ impl<'b> Ends<'_, 'b> {
 struct Reported;
 
 /// Reads the path of a PEM file; the error goes on from the value.
-fn path(text: &str) -> Result<PathBuf, &'static str> {
+pub(super) fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.starts_with("classpath:") {
         return Err(
             "is a place inside of a Java archive, which is not read; copy the PEM file out of it and name it with `file:`",

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use self::Fallback::PerModule;
-use self::Takes::{Integer, List, PrivateKey, PublicKey, Size, Switch, Text, Time, Unused, Words};
+use self::Takes::{
+    Integer, List, Password, PrivateKey, PublicKey, Size, Switch, Text, Time, Unused, Words,
+};
 use crate::config::question::ModuleKind;
 use crate::properties::bind::TimeUnit;
 use crate::properties::name::{Match, Pattern, uniform};
@@ -94,6 +96,7 @@ fn row(line: &'static str) -> Option<(&'static str, Takes, Fallback)> {
         "list" => List,
         "public-key" => PublicKey,
         "private-key" => PrivateKey,
+        "password" => Password,
         // The readers list their values in the order of these words.
         words => Words(words.split('|').collect::<Vec<_>>().leak()),
     };
@@ -145,6 +148,8 @@ pub enum Takes {
     PublicKey,
     /// A private key: never shown, never copied.
     PrivateKey,
+    /// A password: never shown, never copied.
+    Password,
     /// Recognised, and of no effect here: why.
     Unused(&'static str),
 }
@@ -210,9 +215,9 @@ impl Setting {
         !matches!(self.takes, Unused(_))
     }
 
-    /// Returns `true` if its value is a private key.
+    /// Returns `true` if its value is a private key or a password.
     pub fn is_private(&self) -> bool {
-        matches!(self.takes, PrivateKey)
+        matches!(self.takes, PrivateKey | Password)
     }
 
     /// Returns `true` if it decides who is trusted with what, or who can reach it: a duplicate is

@@ -34,38 +34,6 @@ fn cs0301_missing_parts_of_a_deployment() {
 }
 
 #[test]
-fn etcd_is_taken_by_a_build_with_its_feature_and_the_other_names_it() {
-    let url = "countersign.registry.url=etcd://localhost:2379,[::1]:2380,etcd_3:1\n";
-    let report = Folder::new().check(good() + url);
-    let found: Vec<_> = report.findings.iter().collect();
-
-    if cfg!(feature = "etcd") {
-        assert!(found.is_empty(), "{found:?}");
-    } else {
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].message.contains("the feature `etcd`"), "{found:?}");
-    }
-    for odd in [
-        "",
-        ":2379",
-        "a",
-        "a:0",
-        "a:65536",
-        "a:1,",
-        "a:1;b:2",
-        "http://a:1",
-        "a:1/",
-    ] {
-        let row = (Code::Cs0306, Error, 8, 26);
-        assert_eq!(
-            with(&format!("countersign.registry.url=etcd://{odd}\n")),
-            [row],
-            "{odd}"
-        );
-    }
-}
-
-#[test]
 fn cs0301_file_without_an_own_key() {
     let folder = Folder::new();
     let text = deployment("dpe-dev", "dpe", &key());
@@ -235,7 +203,6 @@ fn cs0306_values_of_a_wrong_type() {
         "countersign.deployment.name=a.b\n",
         "countersign.registry.url=http://x\n",
         "countersign.registry.url=file:\n",
-        "countersign.registry.url=etcd://localhost\n",
         "ataccama.authentication.internal.jwt.impersonation-role=A B\n",
         "countersign.deployments.dpe-dev.allowed-addresses=10.0.0.0/33\n",
     ] {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::schema::settings;
+use crate::grpc::Target;
 
 fn loaded(
     text: &str,
@@ -48,7 +49,7 @@ fn settings_of_a_minimal_file_have_the_defaults() {
         "IMPERSONATION"
     );
     let dpm = &settings.options.client.connections[0];
-    assert_eq!((dpm.host.as_str(), dpm.port), ("localhost", 8531));
+    assert_eq!(dpm.target, Target::new("localhost", 8531));
     assert!(settings.options.logging.console.plain && settings.options.logging.file.json);
     assert!(settings.options.logging.dir.ends_with("dpm/log"));
     assert_eq!(
@@ -69,7 +70,7 @@ fn ipv6_host_is_an_address_with_and_without_brackets() {
 
         let settings = loaded(&text, &[], &[]).unwrap();
 
-        assert_eq!(settings.options.client.connections[0].host, "::1");
+        assert_eq!(settings.options.client.connections[0].target.host(), "::1");
     }
 }
 
@@ -172,7 +173,10 @@ fn placeholders_reach_foreign_names_variables_and_folders() {
     .unwrap();
 
     assert_eq!(settings.options.server.port, 9000);
-    assert_eq!(settings.options.client.connections[0].host, "127.0.0.1");
+    assert_eq!(
+        settings.options.client.connections[0].target.host(),
+        "127.0.0.1"
+    );
     assert_eq!(settings.options.server.http_address, Ipv6Addr::LOCALHOST);
 
     let folder = good() + "server.port=${ataccama.path.storage}\n";

@@ -69,7 +69,7 @@ pub(crate) fn channel_over(
     {
         return Err(ConnectError::Plaintext(SocketAddr::new(address, port)));
     }
-    let connector = Connector::new(&Target::new(host, port), options, None)?;
+    let connector = Connector::new([&Target::new(host, port)], options, None)?;
     Ok(EndpointChannel(Arc::new(Shared {
         endpoint,
         connector: Arc::new(connector),
@@ -172,7 +172,7 @@ impl Service<Uri> for Dialler {
         } = self.clone();
         Box::pin(async move {
             let limit = connector.options.connect_timeout;
-            let dialled = timeout(limit, connector.dial()).await;
+            let dialled = timeout(limit, connector.dial(connector.targets.first())).await;
             let (stream, _) = dialled.unwrap_or(Err(ConnectError::Timeout(limit)))?;
             let inspect: Inspect = if uri.scheme() == Some(&Scheme::HTTPS) {
                 Box::new(|_encrypted| {})

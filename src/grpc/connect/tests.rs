@@ -159,9 +159,9 @@ async fn every_client_connection_has_a_user_timeout() {
             ..ConnectionOptions::default()
         };
         let target = Target::new("127.0.0.1", address.port());
-        let connector = Connector::new(&target, options, None).unwrap();
+        let connector = Connector::new([&target], options, None).unwrap();
 
-        let (stream, _) = connector.dial().await.unwrap();
+        let (stream, _) = connector.dial(&target).await.unwrap();
 
         let limit = rustix::net::sockopt::tcp_user_timeout(&stream).unwrap();
         assert_eq!(limit, milliseconds);

@@ -87,7 +87,7 @@ impl OwnFiles {
 }
 
 /// The content of a file, wiped when dropped: it may be a private key.
-pub(super) type Content = Zeroizing<Vec<u8>>;
+pub(crate) type Content = Zeroizing<Vec<u8>>;
 
 const MOST_BYTES: u64 = 1024 * 1024;
 /// More keys of a file are not tried.
@@ -107,7 +107,7 @@ impl PemFile {
         roots(self, &self.read()?).map(drop)
     }
 
-    pub(super) fn read(&self) -> Result<Content, TlsError> {
+    pub(crate) fn read(&self) -> Result<Content, TlsError> {
         let mut content = Content::default();
         files::open(&self.path)
             .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut content))

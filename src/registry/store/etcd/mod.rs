@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use self::keys::Keys;
 use self::mirror::{Mirror, Plan};
-pub(crate) use self::options::EtcdOptions;
+pub(crate) use self::options::{EtcdOptions, EtcdTls};
 use self::session::Follower;
 use self::writer::{Away, Change, Outcome, Writer};
 use super::{Condition, Counts, EngineStore, Expected, Revision, StoreError, StoreFuture, Stored};

@@ -1,0 +1,56 @@
+//! A DPE with several DPMs, as processes.
+
+use std::fs;
+
+use super::modules::{ANY_PORT, Running, paired};
+use super::support::Folder;
+
+/// A pair whose DPM has a replica in the folder `dpm2`: the same files, and a storage of its own.
+fn replicated() -> Folder {
+    let folder = paired();
+    fs::create_dir_all(folder.path("dpm2/etc")).unwrap();
+    let etc =
+        ["dpm", "dpm2"].map(|home| folder.path(&format!("{home}/etc/application.properties")));
+    fs::copy(&etc[0], &etc[1]).unwrap();
+    folder
+}
+
+#[test]
+fn engine_of_a_killed_dpm_is_ready_at_the_next_one() {
+    let folder = replicated();
+    let [mut first, mut second] = ["dpm", "dpm2"]
+        .map(|home| Running::start(&folder, &format!("dpm run --home {home} {ANY_PORT}")));
+    let (one, other) = (first.port(), second.port());
+    let addresses = format!(
+        "--set countersign.client.connection.dpm.addresses=127.0.0.1:{one},localhost:{other}"
+    );
+    let engine = format!("dpe run --home dpe {ANY_PORT} {addresses}");
+    let mut dpe = Running::start(&folder, &engine);
+    first.until("newStatus=READY");
+    let line = dpe.until("Engine registered");
+    assert!(line.contains(&format!("127.0.0.1:{one}")), "{line}");
+
+    first.signal("-KILL");
+    second.until("newStatus=READY");
+
+    let line = dpe.until("Engine registered");
+    assert!(line.contains(&format!("localhost:{other}")), "{line}");
+    let list = format!("engines list --home dpe {addresses}");
+    let listed = folder.run(&list).exits(0);
+    assert!(listed.stdout.contains("READY"), "{}", listed.stdout);
+    let doctor = folder
+        .run(&format!("doctor --home dpe {addresses}"))
+        .exits(5);
+    let (dead, live) = doctor.stdout.split_once("dpm-dev at localhost").unwrap();
+    assert!(
+        dead.contains(&format!("dpm-dev at 127.0.0.1:{one}")),
+        "{dead}"
+    );
+    assert!(
+        dead.contains("countersign.client.connection.dpm.addresses"),
+        "{dead}"
+    );
+    assert!(!live.contains("FAIL"), "{live}");
+    let one_alone = format!("doctor --home dpe {addresses} --peer localhost:{other}");
+    folder.run(&one_alone).exits(0);
+}
