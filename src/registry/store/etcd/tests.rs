@@ -376,3 +376,111 @@ async fn every_replica_judges_owners_by_its_own_trust() {
         .replace(trusted.trusting(vec![owner]).unwrap());
     until(&two, id(1), has(EngineStatus::Ready)).await;
 }
+
+/// Returns the revision of etcd, which each of its writes makes one higher.
+async fn revision(etcd: &Etcd) -> i64 {
+    let mut kv = etcd.client().await.kv_client();
+    let read = kv.get("x", None).await.unwrap();
+    read.header().unwrap().revision()
+}
+
+#[tokio::test]
+async fn changes_that_arrive_together_share_transactions_and_one_that_loses_stops_no_other() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let store = Arc::new(etcd.open("dpm-dev", &key).await);
+    let before = revision(&etcd).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 1..=250 {
+        let store = Arc::clone(&store);
+        let mut mine = engine(n, "dpe-dev");
+        mine.status = EngineStatus::Inactive;
+        writers.spawn(async move { store.replace(mine, Expected::Absent).await.unwrap() });
+    }
+    let written = writers.join_all().await;
+
+    assert_eq!(written.iter().flatten().count(), 250);
+    let transactions = revision(&etcd).await - before;
+    assert!((2..100).contains(&transactions), "{transactions}");
+
+    // One record is gone, and the store may not know yet.
+    let mut kv = etcd.client().await.kv_client();
+    let mut writers = tokio::task::JoinSet::new();
+    let stored = store.find(id(7)).await.unwrap().unwrap();
+    let all = store.page(None, 250).await.unwrap();
+    kv.delete(store.keys().engine(id(7)), None).await.unwrap();
+    for found in all {
+        let store = Arc::clone(&store);
+        let mut mine = Engine::clone(&found.engine);
+        mine.status = EngineStatus::New;
+        writers.spawn(async move {
+            let at = Expected::At(found.revision);
+            store.replace(mine, at).await.unwrap()
+        });
+    }
+    let written = writers.join_all().await;
+    assert_eq!(written.iter().flatten().count(), 249);
+    let gone = store.find(stored.engine.id).await.unwrap();
+    assert!(gone.is_none());
+}
+
+#[tokio::test]
+async fn only_a_late_signature_of_an_engine_that_answers_is_written_again() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let clock = Arc::new(crate::clock::ManualClock::new(SystemClock.now()));
+    let one = etcd.open_at("dpm-dev", &key, Arc::clone(&clock) as _).await;
+    let created = one.replace(ready(1), Expected::Absent).await;
+    created.unwrap().unwrap();
+    let seen = async || {
+        let found = one.find(id(1)).await.unwrap().unwrap();
+        let seen = Engine {
+            last_seen_at: clock.now(),
+            ..Engine::clone(&found.engine)
+        };
+        let at = Expected::At(found.revision);
+        one.replace(seen, at).await.unwrap().unwrap();
+        revision(&etcd).await
+    };
+    let start = revision(&etcd).await;
+
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(seen().await, start);
+    clock.advance(Duration::from_secs(8 * 60));
+    assert_eq!(seen().await, start + 1);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(seen().await, start + 1);
+}
+
+#[tokio::test]
+async fn ready_engine_whose_dpm_signs_no_more_becomes_new() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let clock = Arc::new(crate::clock::ManualClock::new(SystemClock.now()));
+    let one = etcd.open("dpm-dev", &key).await;
+    let two = etcd.open_at("dpm-dev", &key, Arc::clone(&clock) as _).await;
+    let mut news = one.others().unwrap();
+    while (1..100).all(|n| one.is_mine(id(n))) {
+        let _ = news.recv().await;
+    }
+    let theirs = (1..100).find(|n| !two.is_mine(id(*n))).unwrap();
+    let created = one.replace(ready(theirs), Expected::Absent).await;
+    created.unwrap().unwrap();
+    let status = |found: Option<&Engine>| found.map(|found| found.status);
+    until(&two, id(theirs), |found| {
+        status(found) == Some(EngineStatus::Ready)
+    })
+    .await;
+
+    clock.advance(Duration::from_secs(14 * 60));
+    two.mirror.expire();
+    let before = two.find(id(theirs)).await.unwrap().unwrap();
+    clock.advance(Duration::from_secs(2 * 60));
+    two.mirror.expire();
+    let after = two.find(id(theirs)).await.unwrap().unwrap();
+
+    assert_eq!(before.engine.status, EngineStatus::Ready);
+    assert_eq!(after.engine.status, EngineStatus::New);
+    let there = one.find(id(theirs)).await.unwrap().unwrap();
+    assert_eq!(there.engine.status, EngineStatus::Ready);
+}
