@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1784),
     ("proto", 177),
-    ("registry", 2858),
+    ("registry", 2863),
     ("secret", 22),
     ("storage", 329),
     ("telemetry", 1725),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 41098;
+const TOTAL: usize = 41103;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

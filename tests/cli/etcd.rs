@@ -274,3 +274,24 @@ fn dpm_that_was_stopped_writes_nothing_that_it_knew_before() {
     world.until(0, |listed| all(listed, DISCONNECTED, 4));
     assert!(all(&world.list(1), DISCONNECTED, 4));
 }
+
+#[test]
+fn dpm_that_starts_while_etcd_is_away_recovers_when_it_is_back() {
+    let Some(mut world) = World::start() else {
+        return;
+    };
+    let _engine = world.engine(1, 1);
+    world.until(0, |listed| all(listed, READY, 1));
+    world.dpms[0].stop();
+    world.etcd.stop();
+
+    world.dpms[0] = Running::start(&world.folder, &format!("dpm run --home dpm {ANY_PORT}"));
+    world.ports[0] = world.dpms[0].port();
+    let empty = world.list(0);
+    assert!(empty.stale && empty.engines.is_empty(), "{empty:?}");
+    world.dpms[0].until("registryDegraded");
+    world.etcd.restart();
+
+    world.dpms[0].until("registryRecovered");
+    world.until(0, |listed| !listed.stale && all(listed, READY, 1));
+}

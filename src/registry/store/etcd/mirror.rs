@@ -190,11 +190,14 @@ impl Mirror {
             self.memory.unset(id, |_| true);
             return true;
         };
+        if before.is_none() && known.len() >= MOST_RECORDS {
+            return false;
+        }
         let own = self.trust.own();
         // What is no record is not shown, and is overwritten by a registration.
         let opened = record::open(value, &own)
             .ok()
-            .filter(|opened| opened.engine.id == id);
+            .filter(|opened| opened.engine.id == id && value.len() <= MOST_BYTES);
         let statement = opened.as_ref().and_then(|opened| opened.signed);
         // A record that replaced another one than what was there is an old one, put back.
         let replaced = before.map_or(0, |before| before.expected());
@@ -403,6 +406,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How many changes one who follows them may be behind before it has to look at everything.
 const NOTES: usize = 4096;
+/// More records than this are no DPMs'.
+const MOST_RECORDS: usize = 2_000_000;
+/// Constraints have 64 KiB, a signature 8.
+const MOST_BYTES: usize = 128 * 1024;
 /// More presence keys than this are no replicas.
 const MOST_REPLICAS: usize = 256;
 const PAGE: usize = 1000;
@@ -412,6 +419,91 @@ const TAKEN_OVER: &str = "its checks were taken over; not checked since then";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::identity::{DeploymentName, ModuleType};
+    use crate::jose::SigningKey;
+    use crate::registry::store::tests::{engine, id};
+    use crate::trust::{KeySet, OwnDeployment};
+
+    /// A mirror of a deployment that trusts no other.
+    fn mirror() -> Mirror {
+        let own = OwnDeployment::new(
+            ModuleType::new("dpm").unwrap(),
+            DeploymentName::new("dpm-dev").unwrap(),
+            SigningKey::generate().unwrap(),
+        );
+        let trust = TrustStore::new(KeySet::alone(own));
+        Mirror::new(trust, Arc::new(ManualClock::at_unix(1_000_000)))
+    }
+
+    /// Takes over an engine of this status, which replaced another one, at `revision`.
+    fn apply(mirror: &Mirror, status: EngineStatus, replaced: i64, revision: i64, is_next: bool) {
+        let (own, now) = (mirror.trust.own(), mirror.clock.now());
+        let written = Engine {
+            status,
+            ..engine(1, "dpe-dev")
+        };
+        let value = record::seal(&written, replaced, now, &own).unwrap();
+        let found = Found {
+            id: id(1),
+            value: Some(&value),
+            revision,
+        };
+        assert!(mirror.apply(found, is_next));
+    }
+
+    fn status(mirror: &Mirror) -> Option<EngineStatus> {
+        mirror.memory.get(id(1)).map(|found| found.engine.status)
+    }
+
+    #[test]
+    fn record_that_was_put_back_while_etcd_was_not_followed_is_not_believed() {
+        let mirror = mirror();
+        apply(&mirror, EngineStatus::Disconnected, 0, 5, true);
+        apply(&mirror, EngineStatus::Inactive, 5, 7, true);
+        assert_eq!(status(&mirror), Some(EngineStatus::Inactive));
+
+        apply(&mirror, EngineStatus::Disconnected, 0, 11, false);
+        assert_eq!(status(&mirror), Some(EngineStatus::New));
+
+        // What the replicas wrote meanwhile, unseen, is believed.
+        apply(&mirror, EngineStatus::Inactive, 12, 14, false);
+        assert_eq!(status(&mirror), Some(EngineStatus::Inactive));
+    }
+
+    #[test]
+    fn record_that_was_removed_while_etcd_was_not_followed_is_gone() {
+        let mirror = mirror();
+        apply(&mirror, EngineStatus::Inactive, 0, 5, true);
+
+        mirror.keep_only(&BTreeSet::new());
+
+        assert_eq!(status(&mirror), None);
+        let plan = mirror.plan(&engine(1, "dpe-dev"), Expected::Absent);
+        assert!(matches!(plan, Plan::At(0)), "{plan:?}");
+    }
+
+    #[test]
+    fn news_of_a_change_that_was_overtaken_changes_nothing() {
+        let mirror = mirror();
+        apply(&mirror, EngineStatus::Inactive, 0, 5, true);
+        let removed = mirror.wrote(id(1), None, 9, mirror.clock.now());
+        let news = Found {
+            id: id(1),
+            value: None,
+            revision: 9,
+        };
+
+        assert!(removed.is_none());
+        let late = Found {
+            revision: 7,
+            value: Some(b"late"),
+            ..news
+        };
+        assert!(!mirror.apply(late, true));
+        assert!(!mirror.apply(news, true));
+        assert_eq!(status(&mirror), None);
+    }
 
     #[test]
     fn only_the_share_of_the_replica_that_goes_moves() {

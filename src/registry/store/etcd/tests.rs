@@ -175,7 +175,15 @@ async fn record_comes_to_the_other_replicas_as_it_was_written() {
 
     let third = etcd.open("dpm-dev", &key).await;
     for engine in &written {
-        until(&third, engine.id, |found| found == Some(engine)).await;
+        let found = third.find(engine.id).await.unwrap().unwrap();
+        let is_to_check = engine.status == EngineStatus::Ready && third.is_mine(engine.id);
+        assert_eq!(found.engine.suspect, is_to_check);
+        let read = Engine {
+            suspect: false,
+            status_reason: engine.status_reason.clone(),
+            ..Engine::clone(&found.engine)
+        };
+        assert_eq!(read, *engine);
     }
     let found = two.find(id(1)).await.unwrap().unwrap();
     assert!(two.remove(id(1), found.revision).await.unwrap());
