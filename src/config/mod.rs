@@ -24,6 +24,7 @@ mod tests;
 /// The names of settings that procedures read and write.
 pub mod names {
     pub use super::options::OWN_NAME;
+    pub use super::rules::addresses::ADDRESSES;
     pub use super::rules::deployments::{ADDRESS, CLIENT_PLAINTEXT, HOSTNAME, SERVER_PLAINTEXT};
     pub use super::rules::deployments::{CHOSEN, DEPLOYMENT, ENVIRONMENT, KEYS, MODULE, ROLES};
     pub use super::rules::keys::{

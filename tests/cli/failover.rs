@@ -54,3 +54,26 @@ fn engine_of_a_killed_dpm_is_ready_at_the_next_one() {
     let one_alone = format!("doctor --home dpe {addresses} --peer localhost:{other}");
     folder.run(&one_alone).exits(0);
 }
+
+#[test]
+fn addresses_stay_where_the_two_modules_are_paired_again() {
+    let folder = replicated();
+    let file = "dpe/etc/application.properties";
+    let lines = "countersign.client.connection.dpm.addresses=dpm-1:8600,dpm-2:8600\n";
+    folder.write(file, folder.read(file) + lines);
+
+    let pair = "pair dpm=dpm dpe=dpe --address dpm=dpm-1:8600 --address dpe=dpe-1 --tls --yes";
+    folder.run(pair).exits(0);
+
+    let text = folder.read(file);
+    assert!(text.contains(lines), "{text}");
+    assert!(
+        !text.contains("ataccama.client.connection.dpm.host"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("ataccama.client.connection.dpm.grpc.port"),
+        "{text}"
+    );
+    folder.run("check dpm dpe").exits(0);
+}

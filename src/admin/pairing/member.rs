@@ -9,7 +9,9 @@ use std::str::FromStr;
 use crate::admin::error::{Kind, Refused};
 use crate::admin::handover::{Introduction, host_and_port};
 use crate::admin::setting::Setting;
-use crate::config::names::{ADDRESS, CLIENT_PLAINTEXT, GRPC_PORT, HOSTNAME, SERVER_PLAINTEXT};
+use crate::config::names::{
+    ADDRESS, ADDRESSES, CLIENT_PLAINTEXT, GRPC_PORT, HOSTNAME, SERVER_PLAINTEXT,
+};
 use crate::config::{AsWritten, ModuleKind, default_grpc_port, is_loopback};
 use crate::grpc::Target;
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
@@ -188,7 +190,9 @@ pub(super) fn connection(
         None => return Vec::new(),
     };
     let mut settings = Vec::new();
-    if !matches!(kinds, [ModuleKind::Dpm, ModuleKind::Dpe]) {
+    // Where the file has the addresses of several modules, they say where the peer is.
+    let several = file.all(ADDRESSES, &[peer.module.as_str()]).next();
+    if several.is_none() && !matches!(kinds, [ModuleKind::Dpm, ModuleKind::Dpe]) {
         let connection = format!("ataccama.client.connection.{}", peer.module);
         let port = format!("{connection}.grpc.port");
         if !is_near {

@@ -119,6 +119,42 @@ async fn attempt_that_was_broken_off_is_followed_by_another() {
 }
 
 #[tokio::test]
+async fn connection_is_to_the_first_target_that_accepts_and_stays_there_until_it_turns() {
+    let (gone, closed) = listener().await;
+    drop(gone);
+    let (_listener, open) = listener().await;
+    let targets = [closed, open].map(|at| Target::new("127.0.0.1", at.port()));
+    let connection = Connection::lazy_to_any(&targets, ConnectionOptions::default()).unwrap();
+    assert_eq!(connection.target(), targets[0]);
+
+    ready(&connection).await;
+    assert_eq!(connection.target(), targets[1]);
+    let _back = TcpListener::bind(closed).await.unwrap();
+    connection.cut();
+    ready(&connection).await;
+    assert_eq!(connection.target(), targets[1]);
+
+    connection.turn();
+    assert!(!connection.is_open());
+    assert_eq!(connection.target(), targets[0]);
+}
+
+#[tokio::test]
+async fn each_target_beyond_loopback_needs_tls() {
+    // 192.0.2.0/24 is set aside for documentation: nothing is there, and nothing is sent.
+    let targets = [1, 2].map(|port| Target::new("192.0.2.1", port));
+    let connection = Connection::lazy_to_any(&targets, ConnectionOptions::default()).unwrap();
+
+    let failed = connection.clone().call(request()).await.unwrap_err();
+
+    let why = ConnectError::find_in(failed.as_ref()).unwrap();
+    assert!(
+        matches!(why, ConnectError::Plaintext(last) if last.port() == 2),
+        "{why}"
+    );
+}
+
+#[tokio::test]
 async fn only_the_given_addresses_are_dialled() {
     let (listener, address) = listener().await;
     let elsewhere = Target::new("no-such-host.invalid", 1);
