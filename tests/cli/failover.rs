@@ -41,16 +41,16 @@ fn engine_of_a_killed_dpm_is_ready_at_the_next_one() {
     let doctor = folder
         .run(&format!("doctor --home dpe {addresses}"))
         .exits(5);
-    let (dead, live) = doctor.stdout.split_once("dpm-dev at localhost").unwrap();
+    let (gone, serving) = doctor.stdout.split_once("dpm-dev at localhost").unwrap();
     assert!(
-        dead.contains(&format!("dpm-dev at 127.0.0.1:{one}")),
-        "{dead}"
+        gone.contains(&format!("dpm-dev at 127.0.0.1:{one}")),
+        "{gone}"
     );
     assert!(
-        dead.contains("countersign.client.connection.dpm.addresses"),
-        "{dead}"
+        gone.contains("countersign.client.connection.dpm.addresses"),
+        "{gone}"
     );
-    assert!(!live.contains("FAIL"), "{live}");
+    assert!(!serving.contains("FAIL"), "{serving}");
     let one_alone = format!("doctor --home dpe {addresses} --peer localhost:{other}");
     folder.run(&one_alone).exits(0);
 }
