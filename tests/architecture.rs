@@ -36,7 +36,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 7086),
     ("diagnostic", 593),
     ("dpe", 853),
-    ("dpm", 2444),
+    ("dpm", 2452),
     ("engine", 316),
     ("failure", 107),
     ("files", 101),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 41107;
+const TOTAL: usize = 41115;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

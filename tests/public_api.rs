@@ -24,13 +24,14 @@ const MAX_ALL_ITEMS: usize = 269;
 const PAIR: [&str; 4] = ["proto", "dpm", "dpe", "registry"];
 
 /// Crates whose types a signature may name: beside the standard library those of the layers, and
-/// crates with a stable version. `i32` is no crate: generated code converts to it.
-const CRATES: [&str; 18] = [
+/// crates with a stable version. `i32` is no crate: generated code converts to it, and names the streams of `futures_core`.
+const CRATES: [&str; 19] = [
     "alloc",
     "arc_swap",
     "bytes",
     "core",
     "countersign",
+    "futures_core",
     "http",
     "http_body",
     "i32",

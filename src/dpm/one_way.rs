@@ -7,12 +7,13 @@ use tokio::join;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::BoxStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 
 use super::check::check_owner;
 use super::monitor::Monitor;
-use super::streams::{Line, MOST_MESSAGES, Place, Reply, Stream};
+use super::streams::{Line, MOST_MESSAGES, Place, Stream};
 use crate::engine::{DialBackFailure, Engine, FailureKind, Instance};
 use crate::grpc::bearer;
 use crate::proto::registry as wire;
@@ -21,7 +22,7 @@ use crate::secret::Secret;
 use crate::token::VerifiedToken;
 
 /// What the registry says over an engine's stream.
-pub(super) type Replies = ReceiverStream<Reply>;
+pub(super) type Replies = BoxStream<wire::ConnectEngineResponse>;
 
 /// A stream that a deployment has opened, and nothing is known of yet.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Arriving {
             streams.left(engine.id, &stream);
             drop(place);
         });
-        ReceiverStream::new(sent)
+        Box::pin(ReceiverStream::new(sent))
     }
 }
 

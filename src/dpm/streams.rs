@@ -108,6 +108,14 @@ impl Streams {
         let way = stream.round_trip().unwrap_or(to_connect);
         let limit = options.checker_timeout.saturating_add(way);
         let proved = stream.prove(engine, owner, module, limit).await;
+        // One that was closed for a newer one says nothing of the engine.
+        if let Err(failure) = &proved
+            && failure.kind == FailureKind::ConnectionLost
+            && let Some(newer) = self.of(engine, Duration::ZERO).await
+        {
+            let proved_again = newer.prove(engine, owner, module, limit).await;
+            return (Some(newer), proved_again);
+        }
         (Some(stream), proved)
     }
 

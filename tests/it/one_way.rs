@@ -84,15 +84,26 @@ struct Held {
 impl Held {
     /// Opens a stream as the process of `claim`, with a token of `module`.
     async fn open(dpm: &RunningDpm, module: &Module, claim: &EngineClaim) -> Result<Self, Status> {
-        let trust = module.trust().load();
-        let token = module.issuer().issue(trust.deployment("dpm-dev").unwrap());
-        let token = token.unwrap().expose().to_owned();
-        let (answers, said) = mpsc::channel(8);
         let hello = wire::Hello {
             engine_id: claim.id.clone(),
             instance: claim.instance.clone().unwrap_or_default(),
         };
-        answers.send(say(Said::Hello(hello))).await.unwrap();
+        Self::open_with(dpm, module, Some(say(Said::Hello(hello)))).await
+    }
+
+    /// Opens a stream whose first message is `first`; without one it says nothing.
+    async fn open_with(
+        dpm: &RunningDpm,
+        module: &Module,
+        first: Option<wire::ConnectEngineRequest>,
+    ) -> Result<Self, Status> {
+        let trust = module.trust().load();
+        let token = module.issuer().issue(trust.deployment("dpm-dev").unwrap());
+        let token = token.unwrap().expose().to_owned();
+        let (answers, said) = mpsc::channel(8);
+        if let Some(first) = first {
+            answers.send(first).await.unwrap();
+        }
         let mut opening = Request::new(ReceiverStream::new(said));
         let bearer = format!("Bearer {token}").parse().unwrap();
         opening.metadata_mut().insert("authorization", bearer);
@@ -425,6 +436,48 @@ async fn stream_is_refused_to_others_than_the_registered_process_of_a_one_way_en
             "{refused}"
         );
     }
+}
+
+#[tokio::test]
+async fn stream_that_does_not_say_at_once_which_engine_it_is_is_refused() {
+    let keys = Keys::new();
+    let (dpm, dpe) = (
+        RunningDpm::start(keys.dpm_module()).await,
+        keys.dpe_module(),
+    );
+    let proof = say(Said::Proof(wire::Proof::default()));
+    let nothing = wire::ConnectEngineRequest::default();
+
+    for (first, code) in [
+        (Some(proof), Code::InvalidArgument),
+        (Some(nothing), Code::InvalidArgument),
+        (None, Code::DeadlineExceeded),
+    ] {
+        let refused = Held::open_with(&dpm, &dpe, first).await.err().unwrap();
+
+        assert_eq!(refused.code(), code, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn deployment_holds_two_streams_for_each_engine_that_it_may_have() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.limits.max_engines_per_deployment = 1;
+    });
+    let (dpe, claim) = (keys.dpe_module(), claim_of(fresh_id()));
+    register(&dpm, &dpe, &claim).await.unwrap();
+    let mut first = Held::open(&dpm, &dpe, &claim).await.unwrap();
+    let _second = Held::open(&dpm, &dpe, &claim).await.unwrap();
+
+    let third = Held::open(&dpm, &dpe, &claim).await.err().unwrap();
+
+    assert_eq!(third.code(), Code::ResourceExhausted, "{third}");
+    // One that ends makes room.
+    first.answer("no proof".to_owned()).await;
+    first.refused().await;
+    let again = async { while Held::open(&dpm, &dpe, &claim).await.is_err() {} };
+    soon("room for a stream", again).await;
 }
 
 #[tokio::test]

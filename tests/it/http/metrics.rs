@@ -149,7 +149,7 @@ const FAMILIES: [&str; 24] = [
 ];
 
 /// The methods that a DPM serves, without reflection.
-const METHODS: [(&str, &str, &str); 10] = [
+const METHODS: [(&str, &str, &str); 11] = [
     ("unary", "countersign.identity.v1.IdentityService", "WhoAmI"),
     (
         "unary",
@@ -160,6 +160,11 @@ const METHODS: [(&str, &str, &str); 10] = [
         "unary",
         "countersign.registry.v1.EngineRegistryService",
         "Heartbeat",
+    ),
+    (
+        "bidi_stream",
+        "countersign.registry.v1.EngineRegistryService",
+        "ConnectEngine",
     ),
     (
         "unary",
@@ -191,8 +196,9 @@ const METHODS: [(&str, &str, &str); 10] = [
 ];
 
 /// The methods of this crate's own services, which a module calls.
-const CALLED: [&str; 9] = [
+const CALLED: [&str; 10] = [
     "CheckStatus",
+    "ConnectEngine",
     "DeregisterEngine",
     "ForgetEngine",
     "GetEngine",
