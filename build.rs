@@ -25,6 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn generate(path: &str) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={path}");
     let descriptors = FileDescriptorSet::decode(fs::read(path)?.as_slice())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // An engine takes much more than the rest of what a watch says.
+    let large = ".countersign.registry.v1.WatchEnginesResponse.change.engine";
+    let code = tonic_prost_build::configure().boxed(large);
+    code.compile_fds(descriptors)?;
     Ok(())
 }

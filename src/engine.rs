@@ -80,6 +80,16 @@ impl Engine {
             && self.registered_at == other.registered_at
             && !(is_inactive && self.last_seen_at != other.last_seen_at)
     }
+
+    /// Returns `true` if callers see no difference, but for when the engine was last seen.
+    pub(crate) fn is_shown_as(&self, other: &Self) -> bool {
+        let shown = Self {
+            over_loopback: other.over_loopback,
+            last_seen_at: other.last_seen_at,
+            ..self.clone()
+        };
+        shown == *other
+    }
 }
 
 impl fmt::Display for Engine {
@@ -345,6 +355,7 @@ struct Parts {
     requirements: BTreeMap<String, String>,
     capabilities: BTreeMap<String, String>,
     priorities: Vec<String>,
+    bytes: usize,
 }
 
 impl EngineConstraints {
@@ -373,7 +384,13 @@ impl EngineConstraints {
             requirements,
             capabilities,
             priorities,
+            bytes: size,
         })))
+    }
+
+    /// Returns their size, as it is counted.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes
     }
 
     /// Returns what a job must bring.

@@ -36,8 +36,8 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 7086),
     ("diagnostic", 593),
     ("dpe", 853),
-    ("dpm", 2452),
-    ("engine", 316),
+    ("dpm", 2592),
+    ("engine", 329),
     ("failure", 107),
     ("files", 101),
     ("grpc", 6032),
@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1784),
     ("proto", 177),
-    ("registry", 2863),
+    ("registry", 2992),
     ("secret", 22),
     ("storage", 329),
     ("telemetry", 1725),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 41115;
+const TOTAL: usize = 41397;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -57,3 +57,5 @@ mod support;
 mod tls;
 #[path = "it/vouched.rs"]
 mod vouched;
+#[path = "it/watch.rs"]
+mod watch;

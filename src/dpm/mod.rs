@@ -12,6 +12,7 @@ mod pulse;
 mod server;
 mod service;
 mod streams;
+mod watch;
 
 pub use crate::program::StartError;
 pub use monitor::Monitor;

@@ -127,7 +127,8 @@ impl Dpm {
         log_failure(&registry, engines.check_all().await);
         let mut service = EngineRegistryService::new(Arc::clone(&registry), engines.clone());
         service.heartbeat_interval = heartbeat_interval;
-        if let Some(condition) = registry.condition() {
+        let watches = service.watches.clone();
+        if let Some(condition) = registry.store().condition() {
             program
                 .tasks
                 .spawn(follow(condition, program.module.clone()));
@@ -141,7 +142,15 @@ impl Dpm {
             log_failure(&registry, registry.close().await);
             ""
         };
-        program.serve(shutdown, || engines.stop(), last).await
+        let serving = program.serve(
+            shutdown,
+            || {
+                engines.stop();
+                watches.stop();
+            },
+            last,
+        );
+        serving.await
     }
 }
 
@@ -205,7 +214,8 @@ fn rules(module: &Module) -> MethodRules {
         ("InactivateEngine", caller.clone().or_own_module()),
         ("ForgetEngine", caller.clone().or_own_module()),
         ("GetEngine", caller.clone().or_own_module()),
-        ("ListEngines", caller.or_own_module()),
+        ("ListEngines", caller.clone().or_own_module()),
+        ("WatchEngines", caller.or_own_module()),
     ];
     let all = methods.into_iter();
     all.fold(MethodRules::deny_all(), |rules, (name, rule)| {

@@ -1,16 +1,19 @@
 //! `EngineRegistryService`: engines register, stay and leave.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
+use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::dialer::is_local;
 use super::duplicate::Duplicates;
 use super::monitor::Monitor;
 use super::one_way::{Arriving, Replies};
+use super::watch::Watches;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus};
 use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
 use crate::proto::convert::{self, ConvertError, engine_id};
@@ -34,6 +37,7 @@ pub struct EngineRegistryService {
     metrics: Arc<Metrics>,
     engines: EngineMetrics,
     duplicates: Arc<Duplicates>,
+    pub(super) watches: Watches,
     /// The time between two heartbeats, if it is not each engine's own to set.
     pub(super) heartbeat_interval: Option<Duration>,
 }
@@ -50,6 +54,7 @@ impl EngineRegistryService {
             engines: metrics.of_engines(),
             metrics,
             duplicates: Arc::default(),
+            watches: Watches::default(),
             heartbeat_interval: None,
         }
     }
@@ -422,11 +427,14 @@ impl Service for EngineRegistryService {
                 Status::invalid_argument("`page_token` is not from a previous page")
             })?),
         };
-        let listed = self.registry.list(after, size + 1).await;
+        // Read before the page: a watch from there has what the page does not.
+        let changes = self.registry.store().changes();
         let mut page = wire::ListEnginesResponse {
+            revision: changes.map_or_else(String::new, |changes| changes.revision(changes.now())),
             stale: self.registry.is_stale(),
             ..wire::ListEnginesResponse::default()
         };
+        let listed = self.registry.list(after, size + 1).await;
         let mut bytes = 0;
         for engine in listed.map_err(|error| self.status(&error, &caller))? {
             let view = caller.view(&engine);
@@ -439,6 +447,23 @@ impl Service for EngineRegistryService {
             page.engines.push(view);
         }
         Ok(Response::new(page))
+    }
+
+    type WatchEnginesStream =
+        Pin<Box<dyn Stream<Item = Result<wire::WatchEnginesResponse, Status>> + Send>>;
+
+    async fn watch_engines(
+        &self,
+        request: Request<wire::WatchEnginesRequest>,
+    ) -> Result<Response<Self::WatchEnginesStream>, Status> {
+        let caller = Caller::of(&request, "WatchEngines")?;
+        let Some(changes) = self.registry.store().changes() else {
+            return Err(Status::unimplemented("no changes are noted here"));
+        };
+        let (from, who) = (request.into_inner().from_revision, caller.token.identity());
+        let place = self.watches.place(who.id())?;
+        let watching = place.watch(changes, &from, move |engine| caller.view(engine))?;
+        Ok(Response::new(Box::pin(watching)))
     }
 }
 

@@ -5,12 +5,11 @@ mod removal;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::leases::Leases;
 use super::stale::Stale;
-use super::store::{Condition, EngineStore, Expected};
+use super::store::{EngineStore, Expected};
 use super::{Creations, Limits, Registrant, RegistryError};
 use crate::clock::Clock;
 use crate::engine::{
@@ -260,9 +259,9 @@ impl EngineRegistry {
         Ok(self.store.close().await?)
     }
 
-    /// Returns how the store is, if there is something to be said of it.
-    pub(crate) fn condition(&self) -> Option<watch::Receiver<Condition>> {
-        self.store.condition()
+    /// Returns where the engines are kept: how it is, and what changes in it.
+    pub(crate) fn store(&self) -> &dyn EngineStore {
+        &*self.store
     }
 
     /// Notes how the dial-back to `checked` ended; returns the record after it.

@@ -1,3 +1,5 @@
+mod history;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDe
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::changes::Changes;
 use super::memory::{MemoryStore, Unkept};
 use super::record;
 use super::{Condition, Counts, EngineStore, Expected, Revision, StoreFuture, Stored};
@@ -469,6 +470,10 @@ impl EngineStore for FileStore {
 
     fn condition(&self) -> Option<watch::Receiver<Condition>> {
         Some(self.condition.subscribe())
+    }
+
+    fn changes(&self) -> Option<Arc<Changes>> {
+        self.memory.changes()
     }
 }
 

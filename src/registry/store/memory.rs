@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::changes::{Change, Changes};
 use super::{Counts, EngineStore, Expected, Revision, StoreFuture, Stored};
 use crate::engine::{Engine, EngineId, EngineStatus};
 
@@ -14,6 +15,8 @@ use crate::engine::{Engine, EngineId, EngineStatus};
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
+    /// Written while the state is locked.
+    changes: Arc<Changes>,
     /// Signalled when a change is to be kept.
     marked: Condvar,
 }
@@ -45,12 +48,12 @@ impl MemoryStore {
     pub(super) fn noting(engines: impl IntoIterator<Item = Engine>) -> Self {
         let mut state = State::default();
         for engine in engines {
-            state.put(engine);
+            state.put(engine, None);
         }
         state.unkept = Some(Unkept::default());
         Self {
             state: Mutex::new(state),
-            marked: Condvar::new(),
+            ..Self::default()
         }
     }
 
@@ -105,7 +108,7 @@ impl MemoryStore {
     pub(super) fn swap(&self, engine: Engine, expected: Expected) -> Option<Stored> {
         let mut state = self.state();
         let is_expected = state.revision_of(engine.id) == expected;
-        let stored = is_expected.then(|| state.put(engine));
+        let stored = is_expected.then(|| state.put(engine, Some(&self.changes)));
         drop(state);
         self.marked.notify_one();
         stored
@@ -118,6 +121,7 @@ impl MemoryStore {
         if is_there {
             if let Some(removed) = state.engines.remove(&id) {
                 state.unlist(&removed.engine);
+                self.changes.note(Change::Removed(id));
             }
             state.mark(id);
         }
@@ -132,7 +136,8 @@ impl MemoryStore {
 }
 
 impl State {
-    fn put(&mut self, engine: Engine) -> Stored {
+    /// Writes `engine`, and notes it among `changes` where a caller sees a difference.
+    fn put(&mut self, engine: Engine, changes: Option<&Changes>) -> Stored {
         self.last_revision += 1;
         let stored = Stored {
             revision: Revision(self.last_revision),
@@ -140,6 +145,12 @@ impl State {
         };
         let engine = &stored.engine;
         let before = self.engines.insert(engine.id, stored.clone());
+        let seen_before = before.as_ref().map(|before| &before.engine);
+        if let Some(changes) = changes
+            && seen_before.is_none_or(|before| !before.is_shown_as(engine))
+        {
+            changes.note(Change::Put(Arc::clone(engine)));
+        }
         if before
             .as_ref()
             .is_none_or(|before| !before.engine.is_kept_as(engine))
@@ -230,5 +241,9 @@ impl EngineStore for MemoryStore {
             let stalest = listed.next().filter(|(owner, ..)| **owner == *deployment);
             Ok(stalest.and_then(|(_, _, id)| state.engines.get(id).cloned()))
         })
+    }
+
+    fn changes(&self) -> Option<Arc<Changes>> {
+        Some(Arc::clone(&self.changes))
     }
 }

@@ -1,5 +1,6 @@
 //! Where engines are kept.
 
+pub(crate) mod changes;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 #[cfg(feature = "registry")]
@@ -15,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::engine::{Engine, EngineId};
 
+pub use changes::Changes;
 #[cfg(feature = "registry")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -68,6 +70,13 @@ pub trait EngineStore: Debug + Send + Sync + 'static {
     /// Follows what other processes change: an engine's record, or, where it is `None`, which engines
     /// are for this process to check. Default: `None`, as there are no other processes.
     fn others(&self) -> Option<broadcast::Receiver<Option<EngineId>>> {
+        None
+    }
+
+    /// Returns the last changes. Default: `None`, as none are noted, and engines are not watched.
+    ///
+    /// Every write is noted, also of another process, before a read shows it.
+    fn changes(&self) -> Option<Arc<Changes>> {
         None
     }
 }

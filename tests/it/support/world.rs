@@ -15,7 +15,7 @@ use countersign::proto::registry as wire;
 use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
 use countersign::registry::EngineRegistry;
 use countersign::registry::store::{
-    Counts, EngineStore, Expected, MemoryStore, Revision, StoreFuture, Stored,
+    Changes, Counts, EngineStore, Expected, MemoryStore, Revision, StoreFuture, Stored,
 };
 use countersign::storage::Storage;
 use countersign::testing::{own_deployment, trusted};
@@ -134,6 +134,10 @@ impl EngineStore for Watched {
 
     fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>> {
         self.store.stalest(deployment)
+    }
+
+    fn changes(&self) -> Option<Arc<Changes>> {
+        self.store.changes()
     }
 }
 

@@ -20,6 +20,7 @@ use self::mirror::{Mirror, Plan};
 pub(crate) use self::options::{EtcdOptions, EtcdTls};
 use self::session::Follower;
 use self::writer::{Away, Change, Outcome, Writer};
+use super::changes::Changes;
 use super::{Condition, Counts, EngineStore, Expected, Revision, StoreError, StoreFuture, Stored};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineId};
@@ -181,6 +182,10 @@ impl EngineStore for EtcdStore {
 
     fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>> {
         self.mirror.memory.stalest(deployment)
+    }
+
+    fn changes(&self) -> Option<Arc<Changes>> {
+        self.mirror.memory.changes()
     }
 
     fn flush(&self) -> StoreFuture<'_, bool> {
