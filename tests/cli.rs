@@ -26,6 +26,9 @@ mod engines;
 #[path = "cli/etcd.rs"]
 mod etcd;
 #[cfg(unix)]
+#[path = "cli/engines_watch.rs"]
+mod engines_watch;
+#[cfg(unix)]
 #[path = "cli/examples.rs"]
 mod examples;
 #[path = "cli/explain.rs"]

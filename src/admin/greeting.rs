@@ -357,9 +357,17 @@ pub type Registry = EngineRegistryServiceClient<AttachIdentity<Connection>>;
 ///
 /// The status that the registry returns instead of a page.
 pub async fn list_engines(channel: AttachIdentity<Connection>) -> Result<Vec<Engine>, Status> {
+    let listed = list_with_revision(channel).await?;
+    Ok(listed.0)
+}
+
+/// Lists them, and says from where to watch what changes after that.
+pub(super) async fn list_with_revision(
+    channel: AttachIdentity<Connection>,
+) -> Result<(Vec<Engine>, String), Status> {
     let mut client = Registry::new(channel);
     let mut engines = Vec::new();
-    let mut page_token = String::new();
+    let (mut page_token, mut revision) = (String::new(), None);
     loop {
         let request = ListEnginesRequest {
             page_size: 1000,
@@ -368,9 +376,10 @@ pub async fn list_engines(channel: AttachIdentity<Connection>) -> Result<Vec<Eng
         let answer = client.list_engines(Request::new(request)).await?;
         let page = answer.into_inner();
         engines.extend(page.engines);
+        let first = revision.get_or_insert(page.revision);
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            return Ok(engines);
+            return Ok((engines, std::mem::take(first)));
         }
     }
 }

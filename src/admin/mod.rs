@@ -17,6 +17,7 @@ pub mod revocation;
 pub mod rotation;
 mod setting;
 mod source;
+pub mod watch;
 pub mod write;
 
 pub use change::{Change, ChangeKind, EditedFile};

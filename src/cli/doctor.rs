@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::input::{HomeArguments, kind_of};
@@ -58,13 +57,6 @@ pub(super) fn run(arguments: &Arguments, console: &Console) -> Answer {
     answer
 }
 
-/// Returns `true` if the reader of a pipe at stdout is gone.
-fn has_no_reader() -> bool {
-    let stdout = io::stdout();
-    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
-    poll(&mut asked, Some(&Timespec::default())).is_ok_and(|found| found > 0)
-}
-
 /// Examines the modules; with `--watch`, repeatedly: a terminal then shows every result, any other
 /// output only the changes.
 async fn look(arguments: &Arguments, console: &Console) -> Answer {
@@ -90,7 +82,7 @@ async fn look(arguments: &Arguments, console: &Console) -> Answer {
         if !arguments.watch {
             return Ok(exit(&diagnosis));
         }
-        if has_no_reader() {
+        if Console::has_no_reader() {
             return Ok(Exit::Done);
         }
         last = now;

@@ -1,5 +1,7 @@
 //! `countersign engines`: what the DPM knows of its engines.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -11,9 +13,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::input::{HomeArguments, TIMEOUT, kind_of, seconds};
-use super::output::{Answer, Console, Kind, Refused, example, table};
+use super::output::{Answer, Console, Exit, Format, Kind, Refused, example, serialized, table};
 use super::runtime::{Patience, runtime};
 use crate::admin::greeting::{self, Callee, Doubt, Found, PATIENCE};
+use crate::admin::watch::News;
 use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
@@ -33,6 +36,12 @@ pub(super) enum Command {
     /// Show one engine, and why it is not READY
     #[command(after_help = example("engines show dpe-dev --home dpm"))]
     Show(Named),
+    /// Show each engine, and then each change as it happens
+    ///
+    /// Goes on until it is interrupted; where the DPM stops, until it is there again. With -o json
+    /// each line is an object with either `engine` or `removed_id`.
+    #[command(after_help = example("engines watch --home dpm"))]
+    Watch(HomeArguments),
     /// Wait until one engine has a status
     ///
     /// It also waits for the DPM and for the engine to be there. Exit code 1 after --timeout.
@@ -81,7 +90,7 @@ pub(super) struct Named {
 
 pub(super) fn run(command: &Command, console: &Console) -> Answer {
     let home = match command {
-        Command::List(home) => home,
+        Command::List(home) | Command::Watch(home) => home,
         Command::Show(named) | Command::Inactivate(named) | Command::Forget(named) => &named.home,
         Command::Wait(wait) => &wait.engine.home,
     };
@@ -92,9 +101,14 @@ pub(super) fn run(command: &Command, console: &Console) -> Answer {
         let engine = executor.block_on(waited(&callee, wait))?;
         return console.reply(engine.in_words(), &engine);
     }
+    if let Command::Watch(_) = command {
+        return watch::run(&callee, console, &executor, write_one, |doubt| {
+            refused(doubt, of)
+        });
+    }
     let engines = executor.block_on(listed(&callee, of))?;
     let named = match command {
-        Command::List(_) | Command::Wait(_) => {
+        Command::List(_) | Command::Watch(_) | Command::Wait(_) => {
             let text = in_columns(&engines, SystemClock.now());
             return console.reply(text, &json!({ "engines": engines }));
         }
@@ -163,6 +177,46 @@ async fn waited(callee: &Callee, wait: &Wait) -> Result<Shown, Refused> {
             return Err(failed);
         }
     }
+}
+
+/// Writes what a watch says.
+fn write_one(console: &Console, news: News) -> Answer {
+    let (engine, answer) = match news {
+        News::Lost(why) => {
+            console.note(&format!("{why}; asking again until it answers"));
+            return Ok(Exit::Done);
+        }
+        News::Removed(id) => {
+            let gone = Shown::from(wire::Engine {
+                id,
+                ..wire::Engine::default()
+            });
+            let answer = json!({ "removed_id": gone.id });
+            let status = "REMOVED";
+            (Shown { status, ..gone }, answer)
+        }
+        News::Engine(engine) => {
+            let engine = Shown::from(*engine);
+            let answer = json!({ "engine": engine });
+            (engine, answer)
+        }
+    };
+    if console.format == Format::Json {
+        return console.answer(serialized(serde_json::to_string(&answer))? + "\n");
+    }
+    console.answer(watch::line(&[
+        time(&SystemClock.now().into()).unwrap_or_default(),
+        engine.id.chars().take(SHORTEST_ID).collect(),
+        match engine.port {
+            0 => engine.hostname,
+            port => format!("{}:{port}", engine.hostname),
+        },
+        engine.status.to_owned(),
+        engine.deployment,
+        engine.module,
+        engine.environment,
+        engine.why,
+    ]))
 }
 
 /// Returns how to ask the DPM: as a module that trusts it, or as the DPM itself.

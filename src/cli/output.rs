@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{self as render, AnnotationKind, Level, Origin as Place, Renderer};
 use clap::{ColorChoice, ValueEnum};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -118,7 +119,7 @@ pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String 
 }
 
 /// The two streams of a command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Console {
     /// How the answer is to be written.
     pub(super) format: Format,
@@ -163,6 +164,13 @@ impl Console {
     /// Returns `true` if the answer goes to a terminal.
     pub(super) fn answer_is_seen() -> bool {
         io::stdout().is_terminal()
+    }
+
+    /// Returns `true` if the reader of a pipe at stdout is gone.
+    pub(super) fn has_no_reader() -> bool {
+        let stdout = io::stdout();
+        let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|found| found > 0)
     }
 
     /// Writes the answer as it is. A closed pipe is not a failure.

@@ -1,6 +1,7 @@
 //! The examples of `--help`, carried out.
 
 use std::env;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Command;
 
@@ -149,6 +150,11 @@ fn every_example_of_the_help_runs() {
             if let [dpm, _dpe] = running.as_mut_slice() {
                 dpm.until("newStatus=");
             }
+        } else if line.contains(" engines watch ") {
+            // It goes on without end.
+            let mut watch = Running::start(&folder, line.strip_prefix("countersign ").unwrap());
+            let mut shown = BufReader::new(watch.child.stdout.take().unwrap());
+            assert_ne!(shown.read_line(&mut String::new()).unwrap(), 0);
         } else {
             shell(&folder, line).exits(0);
         }

@@ -25,6 +25,7 @@ const COMMANDS: &[(&str, i32)] = &[
     ("doctor --timeout 1s", 5),
     ("engines list", 5),
     ("engines show x", 5),
+    ("engines watch", 5),
     ("key fingerprint", 0),
     ("revoke --deployment dpe-dev --dry-run", 0),
     ("rotate status --peer-file dpe", 0),

@@ -48,6 +48,7 @@ const COMMANDS: &[&str] = &[
     "dpe run --home home --set countersign.deployment.name=K",
     "engines K",
     "engines list --home K",
+    "engines watch --home K",
     "engines show K --home home",
     "jws verify --jwk K",
     "jws verify K",
