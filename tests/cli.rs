@@ -22,12 +22,12 @@ mod doctor;
 mod embedded;
 #[path = "cli/engines.rs"]
 mod engines;
-#[cfg(all(unix, feature = "etcd"))]
-#[path = "cli/etcd.rs"]
-mod etcd;
 #[cfg(unix)]
 #[path = "cli/engines_watch.rs"]
 mod engines_watch;
+#[cfg(all(unix, feature = "etcd"))]
+#[path = "cli/etcd.rs"]
+mod etcd;
 #[cfg(unix)]
 #[path = "cli/examples.rs"]
 mod examples;
