@@ -91,6 +91,17 @@ fn prepared() -> Folder {
     folder
 }
 
+fn start(folder: &Folder, line: &str) -> Running {
+    Running::start(folder, line.strip_prefix("countersign ").unwrap())
+}
+
+/// Runs a command that goes on without end, up to its first line.
+fn shows_a_line(folder: &Folder, line: &str) {
+    let mut running = start(folder, line);
+    let mut shown = BufReader::new(running.child.stdout.take().unwrap());
+    assert_ne!(shown.read_line(&mut String::new()).unwrap(), 0);
+}
+
 #[test]
 fn every_example_of_the_help_runs() {
     let folder = prepared();
@@ -144,17 +155,13 @@ fn every_example_of_the_help_runs() {
     let mut running = Vec::new();
     for line in modules {
         if line.contains(" run ") {
-            let arguments = line.strip_prefix("countersign ").unwrap();
-            running.push(Running::start(&folder, arguments));
+            running.push(start(&folder, line));
             running.last_mut().unwrap().until(" startup ");
             if let [dpm, _dpe] = running.as_mut_slice() {
                 dpm.until("newStatus=");
             }
         } else if line.contains(" engines watch ") {
-            // It goes on without end.
-            let mut watch = Running::start(&folder, line.strip_prefix("countersign ").unwrap());
-            let mut shown = BufReader::new(watch.child.stdout.take().unwrap());
-            assert_ne!(shown.read_line(&mut String::new()).unwrap(), 0);
+            shows_a_line(&folder, line);
         } else {
             shell(&folder, line).exits(0);
         }
