@@ -24,7 +24,8 @@ const MAX_ALL_ITEMS: usize = 274;
 const PAIR: [&str; 4] = ["proto", "dpm", "dpe", "registry"];
 
 /// Crates whose types a signature may name: beside the standard library those of the layers, and
-/// crates with a stable version. `i32` is no crate: generated code converts to it, and names the streams of `futures_core`.
+/// crates with a stable version. `i32` is no crate: generated code converts to it. That code also
+/// names `futures_core`, for a method that answers with a stream.
 const CRATES: [&str; 19] = [
     "alloc",
     "arc_swap",
