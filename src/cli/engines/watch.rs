@@ -74,8 +74,8 @@ const WIDTHS: [usize; 8] = [24, 8, 20, 12, 12, 6, 4, 0];
 
 /// Returns a line of the table.
 pub(super) fn line(cells: &[String; 8]) -> String {
-    let padded = cells.iter().zip(WIDTHS);
-    let padded = padded.map(|(cell, width)| format!("{cell:<width$}"));
+    let columns = cells.iter().zip(WIDTHS);
+    let padded = columns.map(|(cell, width)| format!("{cell:<width$}"));
     let text = padded.collect::<Vec<_>>().join("  ");
     visible(text.trim_end()) + "\n"
 }
