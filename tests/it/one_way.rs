@@ -178,7 +178,7 @@ async fn streams_of(dpm: &RunningDpm) -> u64 {
         line.starts_with("grpc_server_started_total") && line.contains("\"ConnectEngine\"")
     });
     let count = lines.next().and_then(|line| line.rsplit(' ').next());
-    count.map_or(0, |count| count.parse::<f64>().unwrap() as u64)
+    count.map_or(0, |count| count.parse().unwrap())
 }
 
 #[tokio::test]
