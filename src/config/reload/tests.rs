@@ -505,11 +505,16 @@ fn file_that_is_being_written_is_left_for_a_later_look() {
         let mut file = std::fs::File::create(path).unwrap();
         file.write_all(whole.as_bytes()).unwrap();
         ready.send(()).unwrap();
-        while !stopped.load(Ordering::Relaxed) {
-            // It does not grow past what a file may have.
-            file.set_len(whole.len() as u64).unwrap();
-            file.seek(SeekFrom::End(0)).unwrap();
+        for written in 1_u64.. {
+            if stopped.load(Ordering::Relaxed) {
+                return;
+            }
             file.write_all(b"#\n").unwrap();
+            // A file may have 131,072 lines.
+            if written.is_multiple_of(100_000) {
+                file.set_len(whole.len() as u64).unwrap();
+                file.seek(SeekFrom::End(0)).unwrap();
+            }
         }
     });
     begun.recv().unwrap();
