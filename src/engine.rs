@@ -85,6 +85,7 @@ impl Engine {
     pub(crate) fn is_shown_as(&self, other: &Self) -> bool {
         let shown = Self {
             over_loopback: other.over_loopback,
+            heartbeat_interval: other.heartbeat_interval,
             last_seen_at: other.last_seen_at,
             ..self.clone()
         };

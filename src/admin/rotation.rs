@@ -328,6 +328,10 @@ impl Rotation {
                 "set it to the peers' name for this module: `countersign.deployment.name=NAME`",
             ));
         }
+        if step == Step::Abort && replicas::sign_ahead(&self.owner, &self.replicas) {
+            let message = "a replica signs with the next key already".to_owned();
+            return Err(Refused::new(Kind::OutOfTurn(Step::Activate), message));
+        }
         let turn = step.in_phase(self.phase());
         let is_open = turn.map_err(|(why, first)| Refused::new(Kind::OutOfTurn(first), why))?;
         if !is_open {

@@ -192,6 +192,7 @@ impl Checker {
         let trust = context.module.trust().load();
         let owner = check_owner(&trust, engine, &context.module)?;
         if engine.address.is_one_way() {
+            self.link = None;
             let means = (&context.module, &context.options, &context.checking);
             let is_awaited = self.failures == 0;
             let asked = context.streams.ask(engine, &owner, means, is_awaited);
@@ -201,6 +202,7 @@ impl Checker {
             self.vouched = Some(owner);
             return Ok(CheckOutcome::Proved);
         }
+        self.stream = None;
         let parties = (Arc::clone(&owner), Arc::clone(trust.own()));
         let route = self.route(engine, &owner);
         let link = self.link.take();

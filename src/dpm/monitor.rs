@@ -218,8 +218,11 @@ impl Monitor {
             Some(id) => (registry.find(id).await?.into_iter().collect(), soon),
             None => (registry.all().await?, Duration::ZERO),
         };
-        if let Some(id) = changed.filter(|id| engines.is_empty() && self.is_watched(*id)) {
-            self.check_now(id);
+        if let Some(id) = changed.filter(|_| engines.is_empty()) {
+            registry.note_gone(id);
+            if self.is_watched(id) {
+                self.check_now(id);
+            }
         }
         let trust = module.trust().load();
         for engine in engines {
@@ -492,7 +495,13 @@ async fn end_leases(context: Arc<Context>) {
             continue;
         }
         voids = 0;
-        log_failure(registry, registry.end_leases().await);
+        let done = registry.end_leases().await;
+        let has_failed = done.is_err();
+        log_failure(registry, done);
+        if has_failed {
+            // They are over still, and the store is not back at once.
+            sleep(context.options.soon()).await;
+        }
     }
 }
 

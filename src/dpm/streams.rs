@@ -105,7 +105,7 @@ impl Streams {
             return (None, Err(self.fault(engine)));
         };
         let _place = checking.acquire().await;
-        let way = stream.round_trip().unwrap_or(to_connect);
+        let way = stream.round_trip().unwrap_or(to_connect).min(to_connect);
         let limit = options.checker_timeout.saturating_add(way);
         let proved = stream.prove(engine, owner, module, limit).await;
         // One that was closed for a newer one says nothing of the engine.

@@ -71,6 +71,7 @@ impl Leases {
             .map(|lease| lease.interval)
             .max()
             .unwrap_or_default()
+            .min(LONGEST_PATIENCE)
     }
 
     /// Returns the engines whose leases are over.
@@ -120,6 +121,8 @@ pub(super) fn length(interval: Option<Duration>) -> Duration {
 /// As engines call by default.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_secs(1);
+/// An engine that calls once an hour holds up no other.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
 /// Fewer leases than this are never held.
 const FEWEST_HELD: usize = 20;
 const MOST_PERCENT: usize = 15;

@@ -505,6 +505,7 @@ fn reasons_and_codes_that_a_page_names_are_explained() {
         "NOT_SERVING",
         "SERVICE_UNKNOWN",
         "PERMISSION_DENIED",
+        "OUT_OF_RANGE",
         "SERVER_ADDRESS",
         "ATACCAMA_SERVER_GRPC_PORT",
     ];

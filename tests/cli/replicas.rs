@@ -97,6 +97,24 @@ fn step_that_was_cut_off_between_two_replicas_is_completed() {
 }
 
 #[test]
+fn next_key_with_which_a_replica_signs_is_not_aborted() {
+    for missed in REPLICAS {
+        let folder = replicated();
+        rotate(&folder, "prepare").exits(0);
+        let before = folder.read(missed);
+        rotate(&folder, "activate --offline").exits(0);
+        folder.write(missed, before);
+        let files = texts(&folder);
+
+        let abort = folder.run("rotate abort --file dpm --file dpm2 --one-side --yes");
+
+        let abort = abort.exits(1);
+        assert!(abort.stderr.contains("rotate activate"), "{}", abort.stderr);
+        assert_eq!(texts(&folder), files);
+    }
+}
+
+#[test]
 fn files_that_differ_in_keys_are_no_replicas_and_nothing_is_written() {
     let name = "countersign.deployment.name=";
     for (change, what) in [

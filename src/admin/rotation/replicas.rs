@@ -93,6 +93,13 @@ fn difference(first: &SettingsFile, other: &SettingsFile) -> Option<&'static str
     (trusted(first) != trusted(other)).then_some("other trusted keys")
 }
 
+/// Returns `true` if one of `replicas` signs with the next key of `owner` already.
+pub(super) fn sign_ahead(owner: &SettingsFile, replicas: &[SettingsFile]) -> bool {
+    let next = owner.checked.options.rotation.next.as_ref();
+    let mut signing = replicas.iter().map(|other| other.checked.own.as_ref());
+    signing.any(|own| is_same(next, own))
+}
+
 fn is_same(one: Option<&(SigningKey, KeyId)>, other: Option<&(SigningKey, KeyId)>) -> bool {
     one.zip(other).is_some_and(|(one, other)| {
         one.0.verifying_key() == other.0.verifying_key() && one.1 == other.1

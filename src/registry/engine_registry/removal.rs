@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use tokio::sync::broadcast;
 
-use super::{EngineRegistry, inactive, lock};
+use super::{EngineRegistry, News, inactive, lock};
 use crate::engine::{Engine, EngineId, EngineStatus, Event, transition};
 use crate::failure::cause;
 use crate::registry::leases::length;
@@ -94,7 +94,7 @@ impl EngineRegistry {
         for engine in self.all().await? {
             let inactivated = self.update(engine.id, |engine| {
                 let late = inactive(engine, Event::NotSeen, &reason);
-                Ok(late.filter(|_| engine.last_seen_at <= oldest))
+                Ok(late.filter(|_| engine.last_seen_at <= oldest && self.is_mine(engine.id)))
             });
             match inactivated.await {
                 Ok(updated) => {
@@ -155,13 +155,15 @@ impl EngineRegistry {
     ///
     /// # Errors
     ///
-    /// When the store fails.
+    /// When the store fails, for the engines for which it does; all others are judged.
     pub(crate) async fn end_leases(&self) -> Result<(), RegistryError> {
         let now = Instant::now();
         let overdue = lock(&self.leases).overdue(now);
-        if overdue.has_changed {
+        let news = format!("evictionHeld {}", overdue.are_held);
+        if overdue.has_changed && lock(&self.failures).admit(news, now).is_some() {
             events::eviction_held(overdue.are_held, overdue.engines.len());
         }
+        let mut failed = None;
         for id in overdue.engines {
             let ended = self.update(id, |engine| {
                 let is_over = lock(&self.leases).is_over(id, now);
@@ -178,13 +180,23 @@ impl EngineRegistry {
                 }))
             });
             match ended.await {
-                Ok(updated) => self.report_status(&updated, updated.after.status_reason.as_deref()),
+                Ok(updated) => {
+                    if updated.after.status != EngineStatus::Ready {
+                        lock(&self.leases).remove(id);
+                    }
+                    self.report_status(&updated, updated.after.status_reason.as_deref());
+                    if updated.status_changed()
+                        && let Some(suppressed) = self.admit(&updated.after, News::Failure)
+                    {
+                        events::lease_expired(&updated.after, suppressed);
+                    }
+                }
                 // It has been forgotten since.
                 Err(RegistryError::NotFound(_)) => lock(&self.leases).remove(id),
-                Err(error) => return Err(error),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Removes the stale records of the same deployment at the address where `engine` has proved
@@ -212,11 +224,16 @@ impl EngineRegistry {
         Ok(())
     }
 
+    /// Notes that the record of `id` is gone.
+    pub(crate) fn note_gone(&self, id: EngineId) {
+        lock(&self.unlogged).remove(&id);
+        lock(&self.stale).remove(id);
+        lock(&self.leases).remove(id);
+    }
+
     /// Notes that the record of `engine` was removed, and logs why.
     pub(super) fn forgot(&self, engine: &Engine, why: &str) {
-        lock(&self.unlogged).remove(&engine.id);
-        lock(&self.stale).remove(engine.id);
-        lock(&self.leases).remove(engine.id);
+        self.note_gone(engine.id);
         events::forget_engine(engine, why);
     }
 }

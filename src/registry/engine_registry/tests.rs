@@ -556,7 +556,10 @@ async fn engine_that_is_not_heard_of_for_three_intervals_is_disconnected_and_log
 
     assert_eq!(
         lines.await,
-        ["setEngineStatus READY DISCONNECTED not heard of for 180s"]
+        [
+            "setEngineStatus READY DISCONNECTED not heard of for 180s",
+            "leaseExpired   not heard of for 180s"
+        ]
     );
     let lost = world
         .registry
@@ -627,8 +630,27 @@ async fn many_engines_that_are_not_heard_of_at_once_stay_ready_and_suspect_for_t
 
     let resumed = logged(async { world.registry.end_leases().await.unwrap() }).await;
 
-    assert_eq!(resumed[0], "evictionResumed");
+    assert_eq!(resumed[0], "evictionReleased");
     assert_eq!(statuses().await, [0, 1, 19]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeat_that_an_engine_overtakes_by_leaving_keeps_no_lease() {
+    let world = World::new();
+    let ready = world.ready(1).await;
+    world
+        .registry
+        .deregister(&caller("dpe-dev"), id(1))
+        .await
+        .unwrap();
+
+    // What the heartbeat has read.
+    world.registry.renew_lease(&ready);
+    tokio::time::advance(Duration::from_secs(15)).await;
+    world.registry.end_leases().await.unwrap();
+
+    let soon = Instant::now() + Duration::from_secs(1);
+    assert_eq!(world.registry.next_look(), soon);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::engine::{Engine, EngineAddress, EngineId, FailureKind};
 use crate::telemetry::Suppressed;
@@ -54,7 +54,22 @@ pub fn engine_is_duplicate(
     );
 }
 
-/// `evictionHeld` and `evictionResumed`: of so many engines the lease is over at once that they stay
+/// `leaseExpired`: a READY engine was not heard of for its lease; its record says for how long.
+pub fn lease_expired(engine: &Engine, suppressed: Suppressed) {
+    info!(
+        target: REGISTRY,
+        correlationId = %engine.id,
+        eventId = "leaseExpired",
+        engine = %engine,
+        deployment = &*engine.owner.deployment,
+        detail = engine.status_reason.as_deref(),
+        suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
+        message = "The engine did not call, and its checks say nothing."
+    );
+}
+
+/// `evictionHeld` and `evictionReleased`: of so many engines the lease is over at once that they stay
 /// READY for now; they do no longer.
 pub fn eviction_held(is_held: bool, overdue: usize) {
     if is_held {
@@ -67,7 +82,7 @@ pub fn eviction_held(is_held: bool, overdue: usize) {
     } else {
         warn!(
             target: REGISTRY,
-            eventId = "evictionResumed",
+            eventId = "evictionReleased",
             overdue,
             message = "Engines that are not heard of leave READY again."
         );

@@ -75,6 +75,8 @@ pub enum Plan {
     Done(Stored),
     /// The key must be at this revision.
     At(i64),
+    /// So it must, for the others to know; the change itself is true without etcd, too.
+    Renew(i64),
 }
 
 impl Mirror {
@@ -108,14 +110,20 @@ impl Mirror {
             return Plan::Refused;
         }
         let of_etcd = known.get(&engine.id);
-        if let Some(found) = found
+        let at = of_etcd.map_or(0, Known::expected);
+        if let Some(found) = &found
             && (found.engine.is_kept_as(engine) || self.is_others_to_say(&found.engine, engine))
-            && !self.is_to_renew(engine, of_etcd)
         {
+            if self.is_to_renew(engine, of_etcd) {
+                return Plan::Renew(at);
+            }
             let swapped = self.memory.swap(engine.clone(), expected);
             return swapped.map_or(Plan::Refused, Plan::Done);
         }
-        Plan::At(of_etcd.map_or(0, Known::expected))
+        if found.is_some_and(|found| is_lost(&found.engine, engine)) {
+            return Plan::Renew(at);
+        }
+        Plan::At(at)
     }
 
     /// Returns the revision that removing a record needs the key to be at.
@@ -129,10 +137,7 @@ impl Mirror {
     /// Returns `true` if a READY engine is lost here only: for the others, the replica that checks it
     /// says so.
     fn is_others_to_say(&self, before: &Engine, after: &Engine) -> bool {
-        let is_lost = before.status == EngineStatus::Ready
-            && after.status == EngineStatus::Disconnected
-            && before.registered_at == after.registered_at;
-        is_lost && !self.is_mine(after.id)
+        is_lost(before, after) && !self.is_mine(after.id)
     }
 
     /// Returns `true` if the others are to know that a READY engine still answers.
@@ -261,7 +266,12 @@ impl Mirror {
     fn is_trusted(&self, engine: &Engine) -> bool {
         let trust = self.trust.load();
         let owner = trust.deployment(&engine.owner.deployment);
-        owner.is_some_and(|owner| owner.active_keys().next().is_some())
+        let has_signed = &engine.owner.fingerprint;
+        owner.is_some_and(|owner| {
+            let mut revoked = owner.keys.iter().filter(|key| key.revoked);
+            owner.active_keys().next().is_some()
+                && revoked.all(|key| key.key_id.as_str() != &**has_signed)
+        })
     }
 
     /// Believes again what the others say of engines whose deployment is trusted here now.
@@ -386,6 +396,13 @@ fn checker(replicas: &BTreeSet<Uuid>, id: EngineId) -> Option<Uuid> {
         (mixed(mixed(high) ^ mixed(low).rotate_left(32)), *replica)
     });
     drawn.max().map(|(_, replica)| replica)
+}
+
+/// Returns `true` if an engine leaves READY, and goes on as it was registered.
+fn is_lost(before: &Engine, after: &Engine) -> bool {
+    is_ready(before)
+        && after.status == EngineStatus::Disconnected
+        && before.registered_at == after.registered_at
 }
 
 fn is_ready(engine: &Engine) -> bool {

@@ -161,6 +161,13 @@ impl EngineStore for EtcdStore {
             let at = match self.mirror.plan(&engine, expected) {
                 Plan::Refused => return Ok(None),
                 Plan::Done(stored) => return Ok(Some(stored)),
+                Plan::Renew(at) => {
+                    return match self.change(engine.id, Some(engine.clone()), at).await {
+                        Ok(Outcome::Done(stored)) => Ok(stored),
+                        Ok(Outcome::Lost) => Ok(None),
+                        Err(_away) => Ok(self.mirror.memory.swap(engine, expected)),
+                    };
+                }
                 Plan::At(revision) => revision,
             };
             match self.change(engine.id, Some(engine), at).await? {

@@ -148,8 +148,12 @@ pub fn open(bytes: &[u8], own: &OwnDeployment) -> Result<Opened, RecordError> {
 
 /// Returns `engine` as it is where nothing vouches for its status.
 pub(super) fn doubted(engine: Engine) -> Engine {
+    let status = match engine.status {
+        EngineStatus::Inactive => EngineStatus::Inactive,
+        _ => EngineStatus::New,
+    };
     Engine {
-        status: EngineStatus::New,
+        status,
         suspect: false,
         status_reason: Some(DOUBTED.into()),
         dial_back_failure: None,

@@ -86,19 +86,24 @@ impl Follower {
     async fn begin(&self) -> Result<Held, Away> {
         let client =
             Client::connect(&self.options.endpoints, Some(connection(&self.options))).await?;
-        let mut leases = client.lease_client();
-        // A client whose members are all away waits for ever.
-        let granted = timeout(CONNECT_WITHIN, leases.grant(PRESENT_FOR, None)).await;
-        let lease = granted.or(Err(Away::Unreached))??.id();
-        let (keeper, answers) = leases.keep_alive(lease).await?;
         let mut kv = client.kv_client().max_decoding_message_size(MOST_READ);
         let own = self.keys.replica(self.mirror.own);
+        // A client whose members are all away waits for ever.
+        let asked = timeout(CONNECT_WITHIN, kv.get(&*own, None)).await;
+        asked.or(Err(Away::Unreached))??;
+        // It may take longer than a presence lasts.
+        let revision = self.read_all(&mut kv).await?;
+        let mut leases = client.lease_client();
+        let lease = leases.grant(PRESENT_FOR, None).await?.id();
+        let (keeper, answers) = leases.keep_alive(lease).await?;
         let bound = PutOptions::new().with_lease(lease);
         kv.put(&*own, Vec::new(), Some(bound)).await?;
         let present = kv.get(own, None).await?;
         let created = present.kvs().first().map(KeyValue::create_revision);
         let presence = created.ok_or(Away::Absent)?;
-        let revision = self.read_all(&mut kv).await?;
+        self.mirror.change_replicas(|replicas| {
+            replicas.insert(self.mirror.own);
+        });
         let later = WatchOptions::new()
             .with_prefix()
             .with_start_revision(revision + 1);
@@ -224,6 +229,10 @@ impl Follower {
             Some(Key::Replica(replica)) => self.mirror.change_replicas(|replicas| {
                 if is_gone {
                     replicas.remove(&replica);
+                    if replica == self.mirror.own {
+                        // Its share is others' now.
+                        self.absent.notify_one();
+                    }
                 } else {
                     replicas.insert(replica);
                 }

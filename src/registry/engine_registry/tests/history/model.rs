@@ -226,7 +226,7 @@ impl Model {
         if engine.status == EngineStatus::Inactive || same(engine) != same(&then_shown) {
             return Ok(());
         }
-        engine.suspect = false;
+        let was_suspect = std::mem::take(&mut engine.suspect);
         let before = engine.status;
         match outcome {
             Outcome::Proved => {
@@ -234,7 +234,12 @@ impl Model {
                 engine.status = EngineStatus::Ready;
                 *seen = now;
             }
-            Outcome::Alive => *seen = now,
+            Outcome::Alive => {
+                if was_suspect {
+                    engine.reason = None;
+                }
+                *seen = now;
+            }
             Outcome::Failed(kind) => {
                 let failure = DialBackFailure::new(kind, "x");
                 engine.reason = Some(failure.to_string());
