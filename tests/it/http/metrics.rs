@@ -196,7 +196,7 @@ const METHODS: [(&str, &str, &str); 11] = [
 ];
 
 /// The methods of this crate's own services, which a module calls.
-const CALLED: [&str; 10] = [
+const CALLED: [&str; 11] = [
     "CheckStatus",
     "ConnectEngine",
     "DeregisterEngine",
@@ -206,6 +206,7 @@ const CALLED: [&str; 10] = [
     "InactivateEngine",
     "ListEngines",
     "RegisterEngine",
+    "WatchEngines",
     "WhoAmI",
 ];
 
