@@ -68,7 +68,6 @@ impl Engine {
     /// Returns `true` if what outlasts the registry's process is the same of both: all but how
     /// checks went. An INACTIVE engine is also known by when it was last seen.
     pub(crate) fn is_kept_as(&self, other: &Self) -> bool {
-        let is_inactive = self.status == EngineStatus::Inactive;
         self.id == other.id
             && self.address == other.address
             && self.constraints == other.constraints
@@ -78,7 +77,7 @@ impl Engine {
             && self.instance == other.instance
             && self.heartbeat_interval == other.heartbeat_interval
             && self.registered_at == other.registered_at
-            && !(is_inactive && self.last_seen_at != other.last_seen_at)
+            && (self.status != EngineStatus::Inactive || self.last_seen_at == other.last_seen_at)
     }
 
     /// Returns `true` if callers see no difference, but for when the engine was last seen.

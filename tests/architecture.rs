@@ -33,11 +33,11 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 419),
     ("cli", 4616),
     ("clock", 86),
-    ("config", 7086),
+    ("config", 7090),
     ("diagnostic", 593),
     ("dpe", 853),
-    ("dpm", 2606),
-    ("engine", 330),
+    ("dpm", 2617),
+    ("engine", 329),
     ("failure", 107),
     ("files", 101),
     ("grpc", 6032),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 41766;
+const TOTAL: usize = 41780;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

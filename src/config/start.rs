@@ -204,12 +204,12 @@ impl Settings {
 /// Reads the files with which etcd is called.
 #[cfg(feature = "etcd")]
 fn etcd_options(settings: &EtcdSettings) -> Result<EtcdOptions, TlsError> {
-    let identity = settings.client.as_ref().map(|own| {
+    let shown = settings.client.as_ref().map(|own| {
         let chain = own.cert_chain.read()?.to_vec();
         Ok::<_, TlsError>((chain, own.key_in_use()?.into_bytes().into()))
     });
     let trusted = settings.trust.as_ref().map(PemFile::read).transpose()?;
-    let identity = identity.transpose()?;
+    let identity = shown.transpose()?;
     Ok(EtcdOptions {
         endpoints: settings.endpoints.iter().map(Target::to_string).collect(),
         user: settings.user.clone(),

@@ -11,6 +11,7 @@ use super::dialer::{DialError, lacks_descriptor};
 use crate::engine::{DialBackFailure, Engine, FailureKind};
 use crate::grpc::tls::ClientFailure;
 use crate::grpc::{ConnectError, Module, OwnKey, cause, is_proved, kind_of, summary_and_detail};
+use crate::registry::{EngineRegistry, RegistryError};
 use crate::token::{Reason, Refusal};
 
 pub(super) fn not_dialled(detail: impl Into<Arc<str>>) -> DialBackFailure {
@@ -118,4 +119,13 @@ pub(super) fn not_proved(refusal: &Refusal, engine: &Engine, module: &Module) ->
         refusal.help()
     );
     DialBackFailure::new(kind_of(refusal), detail).with_reason(refusal.reason.as_str())
+}
+
+/// Logs that the registry's store failed, if it did; an engine may have been forgotten meanwhile.
+pub(super) fn log_failure<T>(registry: &EngineRegistry, done: Result<T, RegistryError>) {
+    if let Err(error) = done
+        && !matches!(error, RegistryError::NotFound(_))
+    {
+        registry.log_failure(&cause(&error));
+    }
 }

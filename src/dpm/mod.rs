@@ -12,6 +12,7 @@ mod pulse;
 mod server;
 mod service;
 mod streams;
+mod sweeps;
 mod watch;
 
 pub use crate::program::StartError;

@@ -8,13 +8,15 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::check::{Checker, Context, MOST_CHECKS, MOST_VOIDS, check_owner};
+use super::check::{Checker, Context, MOST_CHECKS, check_owner};
 use super::dialer::Dialer;
+use super::failures::log_failure;
 use super::options::{MonitorOptions, jittered};
 use super::pulse::Pulse;
 use super::streams::Streams;
+use super::sweeps::{end_leases, inactivate};
 use crate::engine::{Engine, EngineId, EngineStatus};
 use crate::grpc::{Module, cause, up_to};
 use crate::registry::{
@@ -463,59 +465,6 @@ async fn follow_others(
     }
 }
 
-/// Makes engines INACTIVE that were not seen for long.
-async fn inactivate(context: Arc<Context>) {
-    let limit = context.options.inactivate_not_seen_for;
-    let period = context.options.inactivate_period;
-    let every = period.min(limit).max(MIN_PAUSE);
-    // After a start, engines that the registry has from before have time to call.
-    let mut ticks = interval_at(Instant::now() + every.max(LEASE), every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let done = context.registry.inactivate_not_seen(limit).await;
-        log_failure(&context.registry, done);
-    }
-}
-
-/// Takes engines out of READY as their leases end.
-async fn end_leases(context: Arc<Context>) {
-    let Context {
-        registry, pulse, ..
-    } = &*context;
-    let (mut since, mut voids) = (Instant::now(), 0);
-    loop {
-        sleep_until(registry.next_look()).await;
-        let patience = registry.patience();
-        let was_late = pulse.was_late_since(std::mem::replace(&mut since, Instant::now()));
-        if was_late && !patience.is_zero() && voids < MOST_VOIDS {
-            // Calls may wait to be read: all engines have time for one more.
-            voids += 1;
-            sleep(patience).await;
-            continue;
-        }
-        voids = 0;
-        let done = registry.end_leases().await;
-        let has_failed = done.is_err();
-        log_failure(registry, done);
-        if has_failed {
-            // They are over still, and the store is not back at once.
-            sleep(context.options.soon()).await;
-        }
-    }
-}
-
-/// Logs that the registry's store failed, if it did; an engine may have been forgotten meanwhile.
-pub(super) fn log_failure<T>(registry: &EngineRegistry, done: Result<T, RegistryError>) {
-    if let Err(error) = done
-        && !matches!(error, RegistryError::NotFound(_))
-    {
-        registry.log_failure(&cause(&error));
-    }
-}
-
-/// Three heartbeats, as engines call by default.
-const LEASE: Duration = Duration::from_secs(15);
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -525,10 +474,12 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use tokio::runtime::Handle;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::clock::ManualClock;
     use crate::dpm::Resolver;
+    use crate::dpm::sweeps::LEASE;
     use crate::engine::{DialBackFailure, EngineAddress, EngineConstraints, FailureKind};
     use crate::identity::Roles;
     use crate::registry::store::{Counts, EngineStore, Expected, MemoryStore, Revision};

@@ -8,7 +8,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::monitor::{Monitor, log_failure};
+use super::failures::log_failure;
+use super::monitor::Monitor;
 use super::options::MonitorOptions;
 use super::service::EngineRegistryService;
 use crate::admission::{descriptors, outgoing, room};

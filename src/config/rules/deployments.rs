@@ -7,8 +7,8 @@ use std::thread;
 
 use super::addresses::{ADDRESSES, HOST, has_addresses};
 use super::keys;
+use super::one_way::{is_for_dpe, unused};
 use super::tls::{self, DIAL_BACK};
-use crate::config::question::ModuleKind;
 use crate::config::read::{Reader, first_below};
 use crate::config::schema::{self, DEPLOYMENTS, GRPC_PORT};
 use crate::config::settings::{Options, ReadDeployment, ReadKey, is_loopback};
@@ -328,43 +328,18 @@ pub const SERVER_PLAINTEXT: &str = "countersign.server.allow-plaintext";
 pub const CLIENT_PLAINTEXT: &str = "countersign.client.allow-plaintext";
 pub const HOSTNAME: &str = "ataccama.one.dpe.service.hostname";
 const ADVERTISED_PORT: &str = "ataccama.one.dpe.service.port";
-const ONE_WAY: &str = "countersign.dpe.one-way";
 const AUTHENTICATE: &str = "ataccama.authentication.grpc.internal.jwt.enable";
 
 /// Reports addresses that do not fit, and plaintext that would leave this machine.
 pub fn addresses(reader: &mut Reader<'_>, options: &Options) {
     let is_one_way = options.engine.one_way && is_for_dpe(reader);
     if is_one_way {
-        unused(reader);
+        unused(reader, [GRPC_PORT, ADDRESS, ADVERTISED_PORT]);
     } else {
         listener(reader, options);
         advertised(reader, options);
     }
     dialled(reader, options, is_one_way);
-}
-
-/// Returns `true` unless another module is to run, which cannot be one-way. A DPM says so at its start:
-/// the file of an engine is also read to ask its DPM.
-fn is_for_dpe(reader: &mut Reader<'_>) -> bool {
-    let is_for_dpe = !matches!(reader.question.kind, Some(ModuleKind::Other(_)));
-    if !is_for_dpe && let Some(at) = reader.raw(ONE_WAY, &[]) {
-        let message = format!("`{ONE_WAY}` is for a DPE: this module serves its gRPC port");
-        reader.report(Code::Cs0306, at, message, "remove the setting");
-    }
-    is_for_dpe
-}
-
-/// Notes what has no effect where an engine opens no gRPC port.
-fn unused(reader: &mut Reader<'_>) {
-    for name in [GRPC_PORT, ADDRESS, ADVERTISED_PORT] {
-        if let Some(at) = reader.raw(name, &[])
-            && reader.is_set(name, &[])
-        {
-            let message = format!("`{name}` has no effect: a one-way engine opens no gRPC port");
-            let help = "remove it, or take calls: `countersign.dpe.one-way=false`";
-            reader.report(Code::Cs0305, at, message, help);
-        }
-    }
 }
 
 /// Reports a port that would be open to too many, and warns of one that is on purpose.

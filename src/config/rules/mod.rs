@@ -6,5 +6,6 @@ pub mod deployments;
 pub mod etcd;
 pub mod file;
 pub mod keys;
+mod one_way;
 mod replicas;
 pub mod tls;
