@@ -255,6 +255,12 @@ impl Deployment {
         }
     }
 
+    /// Returns `true` if it has a revoked key that tokens name by `key_id`.
+    pub(crate) fn has_revoked(&self, key_id: &str) -> bool {
+        let mut keys = self.keys.iter();
+        keys.any(|key| key.revoked && key.key_id.as_str() == key_id)
+    }
+
     /// Finds the key with this computed fingerprint, revoked or not.
     pub(crate) fn key(&self, fingerprint: Fingerprint) -> Option<&TrustedKey> {
         let mut keys = self.keys.iter();

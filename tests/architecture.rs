@@ -36,7 +36,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 7090),
     ("diagnostic", 593),
     ("dpe", 853),
-    ("dpm", 2617),
+    ("dpm", 2616),
     ("engine", 329),
     ("failure", 107),
     ("files", 101),
@@ -48,17 +48,17 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1784),
     ("proto", 177),
-    ("registry", 3041),
+    ("registry", 3033),
     ("secret", 22),
     ("storage", 329),
     ("telemetry", 1738),
     ("testing", 51),
     ("token", 1798),
-    ("trust", 309),
+    ("trust", 313),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 41780;
+const TOTAL: usize = 41775;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

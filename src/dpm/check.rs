@@ -467,8 +467,7 @@ pub(super) fn check_owner(
         )));
     }
     let key = &engine.owner.fingerprint;
-    let mut keys = deployment.keys.iter();
-    if keys.any(|known| known.revoked && known.key_id.as_str() == &**key) {
+    if deployment.has_revoked(key) {
         let revoked = not_dialled(format!("its key `{key}` is revoked here"));
         return Err(revoked.with_reason(Reason::KeyRevoked.as_str()));
     }

@@ -845,7 +845,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let reason = world.engine().await.status_reason.clone();
-        assert_eq!(reason.as_deref(), Some("not heard of for 1s"));
+        assert_eq!(reason.as_deref(), Some("not heard from for 1s"));
     }
 
     #[tokio::test]

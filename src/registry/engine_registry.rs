@@ -42,11 +42,11 @@ pub struct EngineRegistry {
     pub(crate) limits: Limits,
     // Held while an engine is counted and created, so that the limits are exact.
     creations: tokio::sync::Mutex<Creations>,
-    /// What is logged of each engine, and of failures of the store by their cause.
+    /// What is logged of each engine.
     news: Mutex<Ledger<(EngineId, News)>>,
     /// The status that the log has, of engines whose status has changed since.
     unlogged: Mutex<HashMap<EngineId, EngineStatus>>,
-    failures: Mutex<Ledger<String>>,
+    troubles: Mutex<Ledger<Trouble>>,
     stale: Mutex<Stale>,
     leases: Mutex<Leases>,
 }
@@ -56,8 +56,8 @@ pub struct EngineRegistry {
 const MOST_NEWS: usize = 2048;
 const BURST: u32 = 4;
 
-/// How many causes of a store's failures are counted one by one.
-const MOST_CAUSES: usize = 16;
+/// How many kinds of trouble are counted one by one.
+const MOST_TROUBLES: usize = 16;
 
 /// A kind of event of an engine.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -66,6 +66,15 @@ enum News {
     Deregistered,
     Status,
     Failure,
+}
+
+/// What concerns more than one engine.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Trouble {
+    /// The store failed, for this cause.
+    Store(String),
+    /// Eviction is held, or is not any more.
+    Eviction { is_held: bool },
 }
 
 impl EngineRegistry {
@@ -78,7 +87,7 @@ impl EngineRegistry {
             creations: tokio::sync::Mutex::default(),
             news: Mutex::new(Ledger::new(MOST_NEWS, BURST)),
             unlogged: Mutex::default(),
-            failures: Mutex::new(Ledger::new(MOST_CAUSES, 1)),
+            troubles: Mutex::new(Ledger::new(MOST_TROUBLES, 1)),
             stale: Mutex::default(),
             leases: Mutex::default(),
         }
@@ -409,7 +418,8 @@ impl EngineRegistry {
 
     /// Logs that the store failed.
     pub(crate) fn log_failure(&self, cause: &str) {
-        let admitted = lock(&self.failures).admit(cause.to_owned(), Instant::now());
+        let kind = Trouble::Store(cause.to_owned());
+        let admitted = lock(&self.troubles).admit(kind, Instant::now());
         if let Some(suppressed) = admitted {
             events::registry_failed(cause, suppressed);
         }

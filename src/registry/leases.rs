@@ -1,4 +1,4 @@
-//! How long an engine counts as alive after it was last heard of.
+//! How long an engine counts as alive after it was last heard from.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(super) struct Overdue {
     pub(super) engines: Vec<EngineId>,
     /// Whether they stay for now, as too many are overdue at once.
     pub(super) are_held: bool,
-    /// Whether that is otherwise than it was at the last look.
+    /// Whether `are_held` differs from the last call.
     pub(super) has_changed: bool,
 }
 
@@ -84,18 +84,9 @@ impl Leases {
         let are_many = !engines.is_empty()
             && (was_held || self.of.len() >= FEWEST_HELD)
             && missing * 100 > self.of.len() * MOST_PERCENT;
-        self.held_until = self.held_until.filter(|_| are_many);
-        let until = if are_many {
-            *self
-                .held_until
-                .get_or_insert(now + patience * MOST_INTERVALS)
-        } else {
-            now
-        };
-        let are_held = now < until;
-        if !are_held {
-            self.held_until = None;
-        }
+        let until = self.held_until.unwrap_or(now + patience * MOST_INTERVALS);
+        let are_held = are_many && now < until;
+        self.held_until = are_held.then_some(until);
         Overdue {
             engines,
             are_held,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use tokio::sync::broadcast;
 
-use super::{EngineRegistry, News, inactive, lock};
+use super::{EngineRegistry, News, Trouble, inactive, lock};
 use crate::engine::{Engine, EngineId, EngineStatus, Event, transition};
 use crate::failure::cause;
 use crate::registry::leases::length;
@@ -159,8 +159,10 @@ impl EngineRegistry {
     pub(crate) async fn end_leases(&self) -> Result<(), RegistryError> {
         let now = Instant::now();
         let overdue = lock(&self.leases).overdue(now);
-        let news = format!("evictionHeld {}", overdue.are_held);
-        if overdue.has_changed && lock(&self.failures).admit(news, now).is_some() {
+        let kind = Trouble::Eviction {
+            is_held: overdue.are_held,
+        };
+        if overdue.has_changed && lock(&self.troubles).admit(kind, now).is_some() {
             events::eviction_held(overdue.are_held, overdue.engines.len());
         }
         let mut failed = None;
@@ -175,7 +177,7 @@ impl EngineRegistry {
                 Ok(Some(Engine {
                     status: lost.filter(|_| !overdue.are_held).unwrap_or(engine.status),
                     suspect: overdue.are_held,
-                    status_reason: Some(format!("not heard of for {lease:?}").into()),
+                    status_reason: Some(format!("not heard from for {lease:?}").into()),
                     ..engine.clone()
                 }))
             });

@@ -557,8 +557,8 @@ async fn engine_that_is_not_heard_of_for_three_intervals_is_disconnected_and_log
     assert_eq!(
         lines.await,
         [
-            "setEngineStatus READY DISCONNECTED not heard of for 180s",
-            "leaseExpired   not heard of for 180s"
+            "setEngineStatus READY DISCONNECTED not heard from for 180s",
+            "leaseExpired   not heard from for 180s"
         ]
     );
     let lost = world
@@ -567,7 +567,10 @@ async fn engine_that_is_not_heard_of_for_three_intervals_is_disconnected_and_log
         .await
         .unwrap();
     assert_eq!(lost.status, EngineStatus::Disconnected);
-    assert_eq!(lost.status_reason.as_deref(), Some("not heard of for 180s"));
+    assert_eq!(
+        lost.status_reason.as_deref(),
+        Some("not heard from for 180s")
+    );
     let back = world.checked(&lost, CheckOutcome::Proved).await;
     assert_eq!(
         (back.status, back.status_reason.as_deref()),

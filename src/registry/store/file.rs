@@ -350,8 +350,15 @@ impl Writer {
             }
             if extent != Extent::Changes {
                 let mut last = self.seen;
-                for stored in pages(&self.memory).filter(|stored| stored.revision.0 > self.seen.0) {
-                    seen.insert(stored.engine.id.as_u128(), milliseconds(&stored.engine))?;
+                for stored in self
+                    .memory
+                    .all()
+                    .filter(|stored| stored.revision.0 > self.seen.0)
+                {
+                    seen.insert(
+                        stored.engine.id.as_u128(),
+                        record::milliseconds(stored.engine.last_seen_at),
+                    )?;
                     last = Revision(last.0.max(stored.revision.0));
                 }
                 self.seen = last;
@@ -364,7 +371,7 @@ impl Writer {
     fn write_all(&mut self) -> Result<Database, redb::Error> {
         let file = self.source.file()?;
         self.seen = Revision(0);
-        let engines = pages(&self.memory).map(|stored| stored.engine.id).collect();
+        let engines = self.memory.all().map(|stored| stored.engine.id).collect();
         let all = Unkept {
             engines,
             ..Unkept::default()
@@ -397,24 +404,10 @@ fn fail(condition: &watch::Sender<Condition>, why: &str) {
     });
 }
 
-/// Returns all records, a page at a time.
-fn pages(memory: &MemoryStore) -> impl Iterator<Item = Stored> {
-    let pages = std::iter::successors(Some(memory.after(None, PAGE)), |page| {
-        Some(memory.after(Some(page.last()?.engine.id), PAGE))
-    });
-    pages.flatten()
-}
-
-fn milliseconds(engine: &Engine) -> u64 {
-    let since = engine.last_seen_at.duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
-
 /// redb's own is 1 GiB; all that is read is in memory anyway.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 const SEEN_EVERY: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
-const PAGE: usize = 1000;
 
 /// How long a caller waits for a disk that does not answer.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);

@@ -104,6 +104,14 @@ impl MemoryStore {
         page.collect()
     }
 
+    /// Returns all records, a page at a time.
+    pub(super) fn all(&self) -> impl Iterator<Item = Stored> {
+        let pages = std::iter::successors(Some(self.after(None, PAGE)), |page| {
+            Some(self.after(Some(page.last()?.engine.id), PAGE))
+        });
+        pages.flatten()
+    }
+
     /// Writes `engine` if its id is as `expected`.
     pub(super) fn swap(&self, engine: Engine, expected: Expected) -> Option<Stored> {
         let mut state = self.state();
@@ -134,6 +142,9 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How many records are copied while no other caller can read.
+const PAGE: usize = 1000;
 
 impl State {
     /// Writes `engine`, and notes it among `changes` where a caller sees a difference.

@@ -57,6 +57,12 @@ pub fn decode(bytes: &[u8], last_seen_at: Option<SystemTime>) -> Result<Engine, 
     Ok(engine)
 }
 
+/// Returns the milliseconds from 1970 to `time`; 0 if it is earlier.
+pub fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Why bytes are not a record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {

@@ -54,7 +54,7 @@ pub fn engine_is_duplicate(
     );
 }
 
-/// `leaseExpired`: a READY engine was not heard of for its lease; its record says for how long.
+/// `leaseExpired`: a READY engine was not heard from for its lease; its record says for how long.
 pub fn lease_expired(engine: &Engine, suppressed: Suppressed) {
     info!(
         target: REGISTRY,
@@ -65,7 +65,7 @@ pub fn lease_expired(engine: &Engine, suppressed: Suppressed) {
         detail = engine.status_reason.as_deref(),
         suppressed = some(suppressed),
         ofSeveralKinds = of_several(suppressed),
-        message = "The engine did not call, and its checks say nothing."
+        message = "The engine's lease expired: no heartbeat came, and no check succeeded."
     );
 }
 
@@ -77,14 +77,14 @@ pub fn eviction_held(is_held: bool, overdue: usize) {
             target: REGISTRY,
             eventId = "evictionHeld",
             overdue,
-            message = "Many engines were not heard of at once: the network may be down. They stay READY for now, suspect."
+            message = "Many engines stopped responding at once; the network may be down. They stay READY for now, marked as suspect."
         );
     } else {
         warn!(
             target: REGISTRY,
             eventId = "evictionReleased",
             overdue,
-            message = "Engines that are not heard of leave READY again."
+            message = "Engines that do not respond leave READY again."
         );
     }
 }

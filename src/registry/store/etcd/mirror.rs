@@ -75,7 +75,7 @@ pub enum Plan {
     Done(Stored),
     /// The key must be at this revision.
     At(i64),
-    /// So it must, for the others to know; the change itself is true without etcd, too.
+    /// As `At`, so that other replicas know; the change holds here even if etcd cannot be reached.
     Renew(i64),
 }
 
@@ -266,18 +266,15 @@ impl Mirror {
     fn is_trusted(&self, engine: &Engine) -> bool {
         let trust = self.trust.load();
         let owner = trust.deployment(&engine.owner.deployment);
-        let has_signed = &engine.owner.fingerprint;
         owner.is_some_and(|owner| {
-            let mut revoked = owner.keys.iter().filter(|key| key.revoked);
-            owner.active_keys().next().is_some()
-                && revoked.all(|key| key.key_id.as_str() != &**has_signed)
+            owner.active_keys().next().is_some() && !owner.has_revoked(&engine.owner.fingerprint)
         })
     }
 
     /// Believes again what the others say of engines whose deployment is trusted here now.
     pub fn trust_changed(&self) {
         let known = lock(&self.known);
-        for stored in self.all() {
+        for stored in self.memory.all() {
             let id = stored.engine.id;
             let of_etcd = known.get(&id).filter(|known| known.is_ready);
             let is_vouched = of_etcd
@@ -309,7 +306,7 @@ impl Mirror {
     pub fn keep_only(&self, ids: &BTreeSet<EngineId>) {
         let mut known = lock(&self.known);
         known.retain(|id, _| ids.contains(id));
-        for stored in self.all() {
+        for stored in self.memory.all() {
             let id = stored.engine.id;
             if !ids.contains(&id) {
                 self.memory.unset(id, |_| true);
@@ -321,7 +318,7 @@ impl Mirror {
     /// late, or gone.
     pub fn expire(&self) {
         let known = lock(&self.known);
-        for stored in self.all() {
+        for stored in self.memory.all() {
             let id = stored.engine.id;
             let signed_at = known.get(&id).and_then(|known| known.signed_at);
             let is_vouched = signed_at.is_some_and(|at| self.vouches(at));
@@ -348,7 +345,7 @@ impl Mirror {
         if *before == *now {
             return;
         }
-        for stored in self.all() {
+        for stored in self.memory.all() {
             let id = stored.engine.id;
             let is_new = [&before, &now].map(|replicas| checker(replicas, id) == Some(self.own))
                 == [false, true];
@@ -375,15 +372,8 @@ impl Mirror {
 
     /// Says what has changed to those who follow it.
     pub fn tell(&self, changed: Option<EngineId>) {
-        // Where there are none, none wants to know.
+        // There may be no receiver.
         let _ = self.others.send(changed);
-    }
-
-    fn all(&self) -> impl Iterator<Item = Stored> {
-        let pages = std::iter::successors(Some(self.memory.after(None, PAGE)), |page| {
-            Some(self.memory.after(Some(page.last()?.engine.id), PAGE))
-        });
-        pages.flatten()
     }
 }
 
@@ -429,7 +419,6 @@ const MOST_RECORDS: usize = 2_000_000;
 const MOST_BYTES: usize = 128 * 1024;
 /// More presence keys than this are no replicas.
 const MOST_REPLICAS: usize = 256;
-const PAGE: usize = 1000;
 const UNTRUSTED: &str = "its deployment is not trusted here";
 const TAKEN_OVER: &str = "its checks were taken over; not checked since then";
 

@@ -90,8 +90,8 @@ pub fn seal(
     let claims = Claims {
         record: digest(&bytes),
         revision: replaced,
-        iat: milliseconds(now) / 1000,
-        seen: milliseconds(engine.last_seen_at),
+        iat: record::milliseconds(now) / 1000,
+        seen: record::milliseconds(engine.last_seen_at),
         why: engine.status_reason.as_deref().map(shortened),
         failure,
         key: BASE64_URL_SAFE_NO_PAD.encode(own.key.verifying_key().to_spki_der()),
@@ -188,11 +188,6 @@ fn digest(bytes: &[u8]) -> String {
 
 fn shortened(text: &str) -> String {
     text.chars().take(MOST_TEXT).collect()
-}
-
-fn milliseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 const TYPE: &str = "countersign-record+jwt";
