@@ -36,7 +36,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 7090),
     ("diagnostic", 593),
     ("dpe", 853),
-    ("dpm", 2616),
+    ("dpm", 2631),
     ("engine", 329),
     ("failure", 107),
     ("files", 101),
@@ -51,14 +51,14 @@ const BUDGETS: &[(&str, usize)] = &[
     ("registry", 3033),
     ("secret", 22),
     ("storage", 329),
-    ("telemetry", 1738),
+    ("telemetry", 1743),
     ("testing", 51),
     ("token", 1798),
     ("trust", 313),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 41775;
+const TOTAL: usize = 41795;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

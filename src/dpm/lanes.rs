@@ -41,11 +41,16 @@ impl Lanes {
             // As many entries as deployments were ever trusted.
             let mut all = self.lock();
             let lane = all.entry(Arc::clone(deployment)).or_default();
-            if is_retry {
-                lane.retries.push_back(sender);
+            let queue = if is_retry {
+                &mut lane.retries
             } else {
-                lane.first.push_back(sender);
+                &mut lane.first
+            };
+            if queue.len() == queue.capacity() {
+                queue.retain(|waiting| !waiting.is_closed());
+                queue.reserve(queue.len());
             }
+            queue.push_back(sender);
         }
         self.grant(deployment);
         granted.await.ok()
@@ -67,23 +72,17 @@ impl Lanes {
     fn next(&self, deployment: &str) -> Option<(oneshot::Sender<Place>, bool)> {
         let mut all = self.lock();
         let lane = all.get_mut(deployment)?;
-        lane.first.retain(|waiting| !waiting.is_closed());
-        lane.retries.retain(|waiting| !waiting.is_closed());
         if lane.taken >= AT_ONCE {
             return None;
         }
-        let first = if lane.is_oldest_next {
-            lane.first.pop_front()
-        } else {
-            lane.first.pop_back()
-        };
+        let first = open(&mut lane.first, lane.is_oldest_next);
         lane.is_oldest_next ^= first.is_some();
         let attempt = first.map(|first| (first, false));
         let next = attempt.or_else(|| {
             if lane.retrying >= RETRIES_AT_ONCE {
                 return None;
             }
-            let retry = lane.retries.pop_front()?;
+            let retry = open(&mut lane.retries, true)?;
             lane.retrying += 1;
             Some((retry, true))
         })?;
@@ -93,6 +92,23 @@ impl Lanes {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Lane>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the oldest or the newest of those who still wait.
+fn open(
+    queue: &mut VecDeque<oneshot::Sender<Place>>,
+    is_oldest: bool,
+) -> Option<oneshot::Sender<Place>> {
+    loop {
+        let next = if is_oldest {
+            queue.pop_front()
+        } else {
+            queue.pop_back()
+        };
+        if next.as_ref().is_none_or(|waiting| !waiting.is_closed()) {
+            return next;
+        }
     }
 }
 
@@ -208,6 +224,20 @@ mod tests {
         places.truncate(6);
 
         assert!(oldest.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn queue_does_not_grow_by_takers_that_gave_up() {
+        let (lanes, _places) = taken(8, false).await;
+        let mine = owner();
+
+        for _ in 0..10_000 {
+            let given_up = lanes.take(&mine, false);
+            assert!(polled(&mut std::pin::pin!(given_up)).await.is_none());
+        }
+
+        let all = lanes.lock();
+        assert!(all[&mine].first.capacity() < 64);
     }
 
     #[tokio::test]

@@ -270,7 +270,9 @@ impl Keeper {
         loop {
             self.woken.mark_unchanged();
             let began = Instant::now();
-            let outcome = self.check(&mut checker).await.unwrap_or_else(|error| {
+            // Boxed, so that an engine takes this memory only while it is checked.
+            let checked = Box::pin(self.check(&mut checker)).await;
+            let outcome = checked.unwrap_or_else(|error| {
                 context.registry.log_failure(&cause(&error));
                 Checked::Fails
             });

@@ -18,6 +18,8 @@ pub(crate) struct Ledger<K> {
     most: usize,
     burst: u32,
     kinds: HashMap<K, Logged>,
+    /// Before then none of them makes room, if that was looked at.
+    full_until: Option<Instant>,
     /// All kinds for which there is no room.
     others: Logged,
 }
@@ -55,6 +57,7 @@ impl<K: Eq + Hash> Ledger<K> {
             most,
             burst,
             kinds: HashMap::new(),
+            full_until: None,
             others: Logged {
                 suppressed: Suppressed {
                     count: 0,
@@ -83,11 +86,14 @@ impl<K: Eq + Hash> Ledger<K> {
 
     fn row(&mut self, kind: K, now: Instant) -> &mut Logged {
         let is_known = self.kinds.contains_key(&kind);
-        if !is_known && self.kinds.len() >= self.most {
+        let is_full = self.kinds.len() >= self.most;
+        if !is_known && is_full && self.full_until.is_none_or(|until| until <= now) {
             // The oldest make room once they would be logged again.
             let over = self.kinds.extract_if(|_, logged| logged.is_over(now));
             let lost = over.map(|(_, logged)| logged.suppressed.count);
             self.others.suppressed.count += lost.sum::<u64>();
+            let oldest = self.kinds.values().filter_map(|logged| logged.since).min();
+            self.full_until = oldest.map(|since| since + MINUTE);
         }
         if is_known || self.kinds.len() < self.most {
             self.kinds.entry(kind).or_default()
