@@ -33,14 +33,14 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 419),
     ("cli", 4616),
     ("clock", 86),
-    ("config", 7090),
+    ("config", 7093),
     ("diagnostic", 593),
     ("dpe", 853),
     ("dpm", 2631),
     ("engine", 329),
     ("failure", 107),
     ("files", 101),
-    ("grpc", 6032),
+    ("grpc", 6091),
     ("http", 287),
     ("identity", 207),
     ("jose", 1643),
@@ -48,17 +48,17 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1784),
     ("proto", 177),
-    ("registry", 3033),
+    ("registry", 3132),
     ("secret", 22),
-    ("storage", 329),
+    ("storage", 341),
     ("telemetry", 1743),
     ("testing", 51),
-    ("token", 1798),
+    ("token", 1851),
     ("trust", 313),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 41795;
+const TOTAL: usize = 42021;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

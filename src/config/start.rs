@@ -168,6 +168,9 @@ impl Settings {
                 let clock = Arc::clone(module.clock());
                 let store =
                     EtcdStore::open(etcd_options(etcd)?, module.trust().twin(), clock).await;
+                if let Some(replay) = &module.replay {
+                    replay.share(|kept_for| store.claims(kept_for));
+                }
                 return Ok(Arc::new(store));
             }
             #[cfg(not(feature = "etcd"))]

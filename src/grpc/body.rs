@@ -189,6 +189,11 @@ impl http_body::Body for GuardedBody {
 
 /// What a layer makes of the answer to a call.
 pub(super) trait Judge<R, E> {
+    /// Waits until the call may begin.
+    fn poll_begin(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
     /// Does `work`, which polls the call.
     fn caught<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, Status> {
         Ok(work())
@@ -235,10 +240,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let answer = match (this.call.as_mut().as_pin_mut(), this.judge.as_mut()) {
-            (Some(call), Some(judge)) => match judge.caught(|| call.poll(cx)) {
-                Ok(polled) => Ok(ready!(polled)),
-                Err(status) => Err(status),
-            },
+            (Some(call), Some(judge)) => {
+                let begun = ready!(judge.poll_begin(cx));
+                match begun.and_then(|()| judge.caught(|| call.poll(cx))) {
+                    Ok(polled) => Ok(ready!(polled)),
+                    Err(status) => Err(status),
+                }
+            }
             _ => Err(this.status.take().map_or_else(again, |status| *status)),
         };
         this.call.set(None);

@@ -78,15 +78,13 @@ impl Gate {
             let in_full = refusal.deployment().is_some();
             self.rejected(refusal, head, in_full)
         })?;
-        let placed = listener::verified(&head.extensions, &token, self.verifier.trust());
-        placed.map_err(|full| {
-            let owner = token.owner();
-            self.crowded(Some(owner), format_args!("`{owner}`: {full}"));
-            Refused {
-                status: Status::resource_exhausted(full.to_string()),
+        if !token.is_to_claim() {
+            let placed = self.place(head.extensions.get(), &token);
+            placed.map_err(|status| Refused {
+                status,
                 caller: Some(token.issuer().to_owned()),
-            }
-        })?;
+            })?;
+        }
         let Some(rule) = rule else {
             let owner = Some(token.owner());
             if let Some(suppressed) = self.rejections.admit(owner, Code::Unimplemented, path) {
@@ -109,7 +107,6 @@ impl Gate {
                 self.rejected(refusal, head, false)
             })?;
         }
-        self.metrics.accepted(token.identity().module().as_str());
         Ok(Some(token))
     }
 
@@ -127,8 +124,24 @@ impl Gate {
             .map_err(|refusal| self.rejected(refusal, head, false))
             .ok()?;
         // Where its deployment has all its places, the connection stays a stranger's.
-        let _ = listener::verified(&head.extensions, &token, self.verifier.trust());
+        if !token.is_to_claim() {
+            let _ = listener::verified(head.extensions.get(), &token, self.verifier.trust());
+        }
         Some(token)
+    }
+
+    /// Has a connection count as that of the deployment which `token` is of.
+    pub(super) fn place(
+        &self,
+        standing: Option<&Arc<Standing>>,
+        token: &VerifiedToken,
+    ) -> Result<(), Status> {
+        let placed = listener::verified(standing, token, self.verifier.trust());
+        placed.map_err(|full| {
+            let owner = token.owner();
+            self.crowded(Some(owner), format_args!("`{owner}`: {full}"));
+            Status::resource_exhausted(full.to_string())
+        })
     }
 
     /// Returns `true` if the file lets callers like this one do without a token.

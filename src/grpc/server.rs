@@ -1,7 +1,7 @@
 //! The callee's side: no call reaches a handler without a verified identity.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::uri::PathAndQuery;
 use http::{Request, Response};
@@ -17,7 +17,7 @@ use super::body::{Answering, ByteBody, Guard, GuardedBody, Judge, caught, over_h
 use super::gate::Gate;
 use super::metrics::{Call, Counted, Counters, Largest};
 use super::proof::{PendingProof, Proofs};
-use super::session::{Limit, Session, Visits, Watch};
+use super::session::{Claiming, Limit, Session, Visits, Watch};
 use super::{listener, metadata};
 
 /// Puts [`VerifyIdentity`] before the services of a server.
@@ -112,6 +112,7 @@ where
             is_grpc: metadata::is_grpc(request.headers()),
             counted: counters.map(|counters| counters.started(path.as_str())),
             path: path.clone(),
+            claiming: None,
             watched: None,
             proof: None,
         };
@@ -153,7 +154,11 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
         };
         replying.proof = issuer.and_then(|issuer| PendingProof::of(proofs, &head, issuer));
         replying.watched = match &decided {
-            Ok(Some(token)) => Some(Limit::Session(Arc::new(Session::new(gate, token, &head)))),
+            Ok(Some(token)) => {
+                let session = Arc::new(Session::new(gate, token, &head));
+                replying.claiming = session.claim();
+                Some(Limit::Session(session))
+            }
             Ok(None) if gate.needs_no_token(&head) => None,
             // A refusal over gRPC has no body that could wait for its reader.
             Err(_) if replying.is_grpc => None,
@@ -174,6 +179,7 @@ impl<S: Service<Request<Body>>> VerifyIdentity<S> {
             head.extensions.insert::<VerifiedToken>(token);
         }
         let body = GuardedBody::wrap(body, guard, counted);
+        // A use is claimed before the handler's future is polled for the first time.
         Ok(self.inner.call(Request::from_parts(head, body)))
     }
 }
@@ -185,11 +191,22 @@ pub struct Replying {
     path: PathAndQuery,
     is_grpc: bool,
     counted: Option<Call>,
+    /// The claim of the token's use, until it is answered.
+    claiming: Option<Claiming>,
     watched: Option<Limit>,
     proof: Option<PendingProof>,
 }
 
 impl<R: ByteBody, E: 'static> Judge<R, E> for Replying {
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        let Some(claiming) = &mut self.claiming else {
+            return Poll::Ready(Ok(()));
+        };
+        let claimed = ready!(claiming.poll(cx));
+        self.claiming = None;
+        Poll::Ready(claimed)
+    }
+
     fn caught<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, Status> {
         caught(&self.gate, self.path.as_str(), work).inspect_err(|_| self.proof = None)
     }
@@ -233,10 +250,12 @@ mod tests {
     use std::future::poll_fn;
     use std::net::{IpAddr, Ipv4Addr};
     use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use http::header::CONTENT_TYPE;
     use http_body::Body as _;
+    use tokio::sync::mpsc;
     use tokio::time::Instant;
     use tonic::Code;
     use tower::service_fn;
@@ -244,11 +263,13 @@ mod tests {
 
     use super::*;
     use crate::admission::{Bounds, Connections, Seat};
-    use crate::clock::SystemClock;
-    use crate::grpc::{MethodRules, Rule};
+    use crate::clock::{Clock, SystemClock};
+    use crate::grpc::{MethodRules, Module, Rule, reason_of};
+    use crate::storage::Claim;
     use crate::telemetry::{Format, capture};
     use crate::testing::{self, Pair};
-    use crate::token::{Accept, Reason, Refusal};
+    use crate::token::{Accept, Reason, Refusal, Replay};
+    use crate::trust::Deployment;
 
     /// Makes a call of the pair's `dpe` with a message of four bytes, which came over `seat`.
     fn request(pair: &Pair, path: &str, kind: &str, seat: Option<&Seat>) -> Request<Body> {
@@ -281,6 +302,77 @@ mod tests {
         let first = poll_fn(|cx| body.as_mut().poll_frame(cx)).await;
         first.unwrap()?;
         Ok(Response::new(Body::new("reply".to_owned())))
+    }
+
+    /// Has the pair's `dpm` take each token once, and returns the claims that it makes.
+    fn sharing(pair: &mut Pair) -> mpsc::Receiver<Claim> {
+        let trust = pair.dpm.trust().current();
+        let caller = Deployment::clone(trust.deployment("dpe-dev").unwrap());
+        let clock = Arc::clone(&pair.clock) as Arc<dyn Clock>;
+        let strict = Module::builder(pair.dpm.own()).replay(Replay::Strict);
+        pair.dpm = strict.trust(caller).clock(clock).build().unwrap();
+        pair.clock.advance(pair.dpm.not_ready_for().unwrap());
+        let (claims, claimed) = mpsc::channel(1);
+        pair.dpm.replay.as_ref().unwrap().share(|_| claims);
+        claimed
+    }
+
+    #[tokio::test]
+    async fn handler_begins_once_the_use_of_its_token_is_claimed() {
+        tokio::time::pause();
+        let mut pair = testing::pair();
+        let mut claims = sharing(&mut pair);
+        let (connections, begun) = (connections(500), AtomicUsize::new(0));
+        let mut service = layer(&pair).layer(service_fn(|call| {
+            let begun = &begun;
+            async move {
+                begun.fetch_add(1, Ordering::Relaxed);
+                echo(call).await
+            }
+        }));
+        for (answer, expected) in [
+            (Some(Ok(true)), None),
+            (Some(Ok(false)), Some(Reason::TokenReplayed)),
+            (
+                Some(Err("etcd is away".into())),
+                Some(Reason::ReplayUnknown),
+            ),
+            (None, Some(Reason::ReplayUnknown)),
+        ] {
+            let before = begun.load(Ordering::Relaxed);
+            let seat = seat(&connections);
+            let call = request(&pair, "/a.B/Get", "application/grpc", Some(&seat));
+            let answering = async {
+                let mut claim = claims.recv().await.unwrap();
+                assert_eq!(begun.load(Ordering::Relaxed), before);
+                match answer {
+                    Some(answer) => claim.done.send(answer).unwrap(),
+                    // It gives up by itself.
+                    None => claim.done.closed().await,
+                }
+            };
+
+            let (reply, ()) = tokio::join!(service.call(call), answering);
+
+            let status = Status::from_header_map(reply.unwrap().headers());
+            let reason = status.as_ref().and_then(reason_of);
+            assert_eq!(reason, expected, "{status:?}");
+            let is_known = seat.standing.is_verified();
+            assert_eq!(is_known, expected.is_none(), "{expected:?}");
+            let is_away = expected == Some(Reason::ReplayUnknown);
+            let code = status.map(|status| status.code());
+            assert_eq!(code == Some(Code::Unavailable), is_away, "{code:?}");
+        }
+
+        assert_eq!(begun.into_inner(), 1);
+        let shown = pair.dpm.metrics.render();
+        for line in [
+            r#"{module="dpe",reason="",result="accepted"} 1"#,
+            r#"{module="dpe",reason="TOKEN_REPLAYED",result="refused"} 1"#,
+            r#"{module="dpe",reason="REPLAY_UNKNOWN",result="refused"} 2"#,
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
     }
 
     fn connections(per_owner: usize) -> Arc<Connections> {

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http_body::{Body as _, Frame};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::ReusableBoxFuture;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -55,6 +56,35 @@ impl Session {
             peer: carrier::address_in(&head.extensions),
             standing: head.extensions.get().cloned(),
             ended: OnceLock::new(),
+        }
+    }
+
+    /// Claims the use of its token, if others take each token once, too: the call waits for that.
+    /// Counts the call.
+    pub(super) fn claim(self: &Arc<Self>) -> Option<Claiming> {
+        let Some(claim) = self.gate.verifier.claim(&self.token) else {
+            self.count(None);
+            return None;
+        };
+        let session = Arc::clone(self);
+        Some(ReusableBoxFuture::new(async move {
+            let claimed = claim.await;
+            session.count(claimed.as_ref().err());
+            claimed.map_err(|refusal| session.end(refusal))?;
+            session
+                .gate
+                .place(session.standing.as_ref(), &session.token)
+        }))
+    }
+
+    fn count(&self, refusal: Option<&Refusal>) {
+        let module = self.token.identity().module().as_str();
+        match refusal {
+            None => self.gate.metrics.accepted(module),
+            Some(refusal) => {
+                let reason = refusal.reason.as_str();
+                self.gate.metrics.refused(reason, Some(module));
+            }
         }
     }
 
@@ -119,6 +149,9 @@ impl Session {
         Err(Refusal::new(Reason::TokenExpired, detail))
     }
 }
+
+/// Claims the use of a token; ends with the status of a call that may not begin.
+pub(super) type Claiming = ReusableBoxFuture<'static, Result<(), Status>>;
 
 /// What may end a call.
 #[derive(Clone, Debug)]

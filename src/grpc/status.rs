@@ -141,6 +141,7 @@ impl OwnKey {
             | Reason::IssuerMismatch
             | Reason::AudienceMismatch
             | Reason::TokenReplayed
+            | Reason::ReplayUnknown
             | Reason::PlaintextNotAllowed
             | Reason::RoleMissing
             | Reason::EngineNotOwned

@@ -1,11 +1,14 @@
 //! A module's storage folder: one process at a time, up to when it may have taken tokens, and the
 //! keys that it remembers as revoked.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
 
 use crate::files;
 
@@ -192,6 +195,22 @@ impl Watermark {
     }
 }
 
+/// A use of a token, claimed among several processes that take each token once.
+#[derive(Debug)]
+#[cfg_attr(
+    not(any(test, feature = "etcd")),
+    expect(dead_code, reason = "only etcd is shared")
+)]
+pub(crate) struct Claim {
+    /// A hash of the key that signed and of the `jti`.
+    pub id: UseId,
+    /// Takes `true` if no process claimed it before.
+    pub done: oneshot::Sender<Result<bool, Box<dyn Error + Send + Sync>>>,
+}
+
+/// What a use is claimed by.
+pub(crate) type UseId = [u8; 32];
+
 /// Reads the time in the file at `path`; 1970 if the file does not exist. An empty file is not new.
 fn kept(path: &Path) -> io::Result<SystemTime> {
     let mut text = String::new();
@@ -301,7 +320,7 @@ mod tests {
 
         let refused = Watermark::hold(home.path()).unwrap_err();
 
-        let text = std::error::Error::source(&refused).unwrap().to_string();
+        let text = Error::source(&refused).unwrap().to_string();
         assert!(text.contains("remove the file"), "{text}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
         fs::remove_file(&path).unwrap();

@@ -14,6 +14,7 @@ enum Kind {
     Unauthenticated,
     Denied,
     Taken,
+    Unavailable,
     /// The caller refuses the callee's reply: no callee sends such a reason.
     ByCaller,
 }
@@ -69,6 +70,7 @@ reasons! {
     IssuerMismatch "ISSUER_MISMATCH" Unauthenticated "the token's issuer is not the owner of the key that signed it";
     AudienceMismatch "AUDIENCE_MISMATCH" Unauthenticated "the token was issued for a different module";
     TokenReplayed "TOKEN_REPLAYED" Unauthenticated "the token was used before";
+    ReplayUnknown "REPLAY_UNKNOWN" Unavailable "it is not known whether the token was used before";
     PlaintextNotAllowed "PLAINTEXT_NOT_ALLOWED" Unauthenticated "the call came over a connection without TLS";
     RoleMissing "ROLE_MISSING" Denied "the caller's deployment lacks the role that this method needs";
     EngineNotOwned "ENGINE_NOT_OWNED" Denied "the engine belongs to another deployment";
@@ -90,6 +92,7 @@ impl Reason {
             Kind::Unauthenticated | Kind::ByCaller => Code::Unauthenticated,
             Kind::Denied => Code::PermissionDenied,
             Kind::Taken => Code::AlreadyExists,
+            Kind::Unavailable => Code::Unavailable,
         }
     }
 
@@ -255,6 +258,7 @@ mod tests {
     fn every_reason_has_the_status_that_the_contract_gives_it() {
         let denied = ["ROLE_MISSING", "ENGINE_NOT_OWNED", "ADDRESS_NOT_ALLOWED"];
         let taken = ["ENGINE_DUPLICATE"];
+        let unavailable = ["REPLAY_UNKNOWN"];
         let unauthenticated = [
             "TOKEN_MISSING",
             "TOKEN_MALFORMED",
@@ -274,11 +278,13 @@ mod tests {
         ];
         for reason in Reason::ALL {
             let word = reason.as_str();
-            let lists = [&unauthenticated[..], &denied, &taken].map(|words| words.contains(&word));
+            let lists = [&unauthenticated[..], &denied, &taken, &unavailable];
+            let lists = lists.map(|words| words.contains(&word));
             let expected = match reason.status() {
-                Code::Unauthenticated => [true, false, false],
-                Code::PermissionDenied => [false, true, false],
-                Code::AlreadyExists => [false, false, true],
+                Code::Unauthenticated => [true, false, false, false],
+                Code::PermissionDenied => [false, true, false, false],
+                Code::AlreadyExists => [false, false, true, false],
+                Code::Unavailable => [false, false, false, true],
                 other => panic!("{reason} has the status {other}"),
             };
             assert_eq!(lists, expected, "{reason}");
@@ -286,7 +292,7 @@ mod tests {
             assert_eq!(reason.is_raised_by_caller(), by_caller, "{reason}");
         }
         let listed = denied.len() + unauthenticated.len() + taken.len();
-        assert_eq!(Reason::ALL.len(), listed);
+        assert_eq!(Reason::ALL.len(), listed + unavailable.len());
     }
 
     #[test]

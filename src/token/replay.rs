@@ -3,16 +3,18 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::claims::{Claims, seconds, time};
 use super::{MAX_OWN_MODULE_LIFETIME, Policy, Reason, Refusal};
 use crate::clock::Clock;
 use crate::jose::VerifyingKey;
-use crate::storage::{StorageError, Watermark};
+use crate::storage::{Claim, StorageError, UseId, Watermark};
 
 /// Whether a token is accepted more than once: `countersign.token.replay`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -40,8 +42,8 @@ pub enum Replay {
 /// at what that process kept in its home. Until the clock has passed it
 /// ([`ready_at`](Self::ready_at)), no token can be accepted.
 ///
-/// Every process remembers for itself: two that answer under one name accept a token once each. A
-/// second one of the same home is refused.
+/// Every process remembers for itself: two that answer under one name accept a token once each,
+/// unless they share what was used. A second one of the same home is refused.
 #[derive(Debug)]
 pub struct ReplayGuard {
     started: SystemTime,
@@ -53,6 +55,8 @@ pub struct ReplayGuard {
     /// that writes it, and those for which that is overdue. Locked before the memory, where both
     /// are.
     file: Mutex<Option<Watermark>>,
+    /// Takes claims to where all processes look that share what was used.
+    shared: OnceLock<mpsc::Sender<Claim>>,
 }
 
 #[derive(Debug)]
@@ -80,6 +84,8 @@ type TokenId = [u8; 16];
 /// How many uses are remembered for each issuer: 300 calls a second of tokens that live 300 s.
 const CAPACITY: usize = 100_000;
 
+const CLAIMED_WITHIN: Duration = Duration::from_secs(2);
+
 impl ReplayGuard {
     /// Starts at the time of `clock`, and remembers nothing from before.
     pub fn new(policy: Policy, clock: Arc<dyn Clock>) -> Self {
@@ -98,6 +104,7 @@ impl ReplayGuard {
                 kept: None,
             }),
             file: Mutex::default(),
+            shared: OnceLock::new(),
         }
     }
 
@@ -110,6 +117,47 @@ impl ReplayGuard {
         drop(memory);
         *lock(&self.file) = Some(file);
         Ok(())
+    }
+
+    /// Takes each token once together with other processes, which `claims` leads to. It gets how
+    /// long a claim has to last: no process whose clock is right within the leeway then accepts the
+    /// token any more.
+    #[cfg(any(test, feature = "etcd"))]
+    pub(crate) fn share(&self, claims: impl FnOnce(Duration) -> mpsc::Sender<Claim>) {
+        let life = self.policy.max_lifetime().max(MAX_OWN_MODULE_LIFETIME);
+        self.shared
+            .get_or_init(|| claims(life + 3 * self.policy.leeway()));
+    }
+
+    /// Returns what the use of a token of `key` is claimed by, if it is to be claimed.
+    pub(super) fn use_id(&self, key: &VerifyingKey, claims: &Claims) -> Option<UseId> {
+        self.shared.get()?;
+        let both = Sha256::new_with_prefix(key.fingerprint().as_bytes());
+        let id = required_id(claims).ok()?;
+        Some(both.chain_update(id).finalize().into())
+    }
+
+    /// Claims a use that this process took, among those that share what was used.
+    ///
+    /// # Errors
+    ///
+    /// `TOKEN_REPLAYED` if another process has it; `REPLAY_UNKNOWN` if that is not known soon.
+    pub(super) async fn claim(&self, id: UseId) -> Result<(), Refusal> {
+        let (done, claimed) = oneshot::channel();
+        let asking = async {
+            self.shared.get()?.send(Claim { id, done }).await.ok()?;
+            claimed.await.ok()
+        };
+        let (reason, detail) = match timeout(CLAIMED_WITHIN, asking).await {
+            Ok(Some(Ok(true))) => return Ok(()),
+            Ok(Some(Ok(false))) => {
+                let detail = "its `jti` was used before, at another process of this module";
+                (Reason::TokenReplayed, detail.to_owned())
+            }
+            Ok(Some(Err(error))) => (Reason::ReplayUnknown, error.to_string()),
+            Ok(None) | Err(_) => (Reason::ReplayUnknown, "no answer in time".to_owned()),
+        };
+        Err(Refusal::new(reason, detail))
     }
 
     /// Returns the time from which on a peer's fresh token is accepted, if its clock is this one's.

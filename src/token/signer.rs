@@ -7,6 +7,7 @@ use super::claims::{Claims, time};
 use super::{Caller, OWN_MODULE_TYPE, Reason, Refusal};
 use crate::identity::{Roles, ServiceIdentity};
 use crate::jose::{Header, KeyId, VerifyingKey};
+use crate::storage::UseId;
 use crate::trust::{Deployment, Found, KeySet, OwnDeployment};
 
 /// Whose tokens are accepted.
@@ -128,6 +129,8 @@ pub struct VerifiedToken {
     key_id: KeyId,
     issuer: String,
     expires_at: SystemTime,
+    /// What its use is to be claimed by, if it is.
+    pub(super) use_id: Option<UseId>,
 }
 
 impl VerifiedToken {
@@ -138,7 +141,13 @@ impl VerifiedToken {
             key_id: signer.key_id().clone(),
             issuer: claims.issuer.clone(),
             expires_at: time(claims.expires_at),
+            use_id: None,
         }
+    }
+
+    /// Returns `true` if it counts for nothing before its use is claimed.
+    pub(crate) fn is_to_claim(&self) -> bool {
+        self.use_id.is_some()
     }
 
     /// Returns who called.

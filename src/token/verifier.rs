@@ -153,6 +153,17 @@ impl TokenVerifier {
         (verified, Some(false))
     }
 
+    /// Claims the use of `token`, which it verified, among the processes that take each token once
+    /// together. `None` where this one does so alone.
+    pub(crate) fn claim(
+        &self,
+        token: &VerifiedToken,
+    ) -> Option<impl Future<Output = Result<(), Refusal>> + Send + use<>> {
+        let id = token.use_id?;
+        let replay = self.replay.clone()?;
+        Some(async move { replay.claim(id).await })
+    }
+
     /// Applies every rule to `token` but whether it was used before, and does not count it as used:
     /// for an operator's question.
     ///
@@ -324,6 +335,7 @@ impl<'a> Case<'a> {
         if let Some(shown) = self.call.certificate {
             certificate(shown, owner.map(|owner| &**owner), self.trust)?;
         }
+        let mut verified = VerifiedToken::new(signer, claims);
         if let Some(replay) = &self.verifier.replay {
             let found = if self.call.is_use {
                 replay.take(owner.map(|_peer| signer.key()), claims)
@@ -333,8 +345,9 @@ impl<'a> Case<'a> {
             walk.rule(REPLAY, Some(found), |()| {
                 "accepted once; only the running module knows if it was used".to_owned()
             })?;
+            verified.use_id = replay.use_id(signer.key(), claims);
         }
-        Ok(Some(VerifiedToken::new(signer, claims)))
+        Ok(Some(verified))
     }
 
     /// Adds to a refusal what is known of the caller: the key that it names, who it is once the

@@ -155,7 +155,7 @@ pub fn rules_of(refusal: &Refusal) -> Vec<Check> {
         Reason::TokenExpired | Reason::TokenNotYetValid | Reason::TokenLifetimeTooLong => TIMES,
         Reason::IssuerMismatch => ISSUER,
         Reason::AudienceMismatch => AUDIENCE,
-        Reason::TokenReplayed => REPLAY,
+        Reason::TokenReplayed | Reason::ReplayUnknown => REPLAY,
         Reason::RoleMissing => ROLE,
         // Those are not of the token, or are the caller's own.
         Reason::PlaintextNotAllowed

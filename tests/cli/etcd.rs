@@ -5,16 +5,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
-use countersign::Module;
-use countersign::grpc::{AttachIdentity, EndpointChannel};
+use countersign::grpc::{AttachIdentity, EndpointChannel, reason_of};
 use countersign::proto::registry as wire;
 use countersign::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
+use countersign::{Module, Reason};
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use super::examples::shell;
 use super::free_port::free_port;
+use super::library::append;
 use super::modules::{ANY_PORT, Running};
 use super::support::Folder;
 
@@ -102,10 +103,22 @@ fn commands(port: u16) -> String {
 
 impl World {
     fn start() -> Option<Self> {
+        Self::start_with("", "")
+    }
+
+    /// Adds `of_dpms` and `of_dpe` to their files.
+    fn start_with(of_dpms: &str, of_dpe: &str) -> Option<Self> {
         let etcd = Etcd::start()?;
         let folder = Folder::new();
         let commands = commands(etcd.port);
         shell(&folder, &format!("set -e\n{commands}")).exits(0);
+        for (home, lines) in [("dpm", of_dpms), ("dpm2", of_dpms), ("dpe", of_dpe)] {
+            append(
+                &folder,
+                &format!("{home}/etc/application.properties"),
+                lines,
+            );
+        }
         let mut dpms = ["dpm", "dpm2"]
             .map(|home| Running::start(&folder, &format!("dpm run --home {home} {ANY_PORT}")));
         let ports = dpms.each_mut().map(Running::port);
@@ -151,6 +164,55 @@ impl World {
         let mut client = self.client(at);
         let listing = client.list_engines(wire::ListEnginesRequest::default());
         self.runtime.block_on(listing).unwrap().into_inner()
+    }
+
+    /// Makes a token for the DPMs.
+    fn token(&self) -> String {
+        let trust = self.dpe.trust().current();
+        let token = self
+            .dpe
+            .issuer()
+            .issue(trust.deployment("dpm-dev").unwrap());
+        token.unwrap().expose().to_owned()
+    }
+
+    /// Lists the engines at the DPM `at` with `token`; returns why it is refused.
+    fn refusal(&self, at: usize, token: &str) -> Option<(Code, Option<Reason>)> {
+        let endpoint = format!("http://127.0.0.1:{}", self.ports[at]);
+        let mut request = Request::new(wire::ListEnginesRequest::default());
+        let value = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", value);
+        self.runtime.block_on(async {
+            let mut client = EngineRegistryServiceClient::connect(endpoint)
+                .await
+                .unwrap();
+            let refused = client.list_engines(request).await.err()?;
+            Some((refused.code(), reason_of(&refused)))
+        })
+    }
+
+    /// Calls the DPM `at` with a new token each until one is taken; the others are refused as `until`.
+    fn taken(&self, at: usize, until: (Code, Reason)) {
+        let began = Instant::now();
+        while let Some(refused) = self.refusal(at, &self.token()) {
+            assert_eq!(refused, (until.0, Some(until.1)));
+            assert!(began.elapsed() < Duration::from_secs(60));
+        }
+    }
+
+    /// Returns how many uses of tokens are claimed in etcd.
+    fn claims(&self) -> usize {
+        let member = [format!("127.0.0.1:{}", self.etcd.port)];
+        self.runtime.block_on(async {
+            let client = etcd_client::Client::connect(member, None).await.unwrap();
+            let all = etcd_client::GetOptions::new()
+                .with_prefix()
+                .with_keys_only();
+            let found = client.kv_client().get("/countersign/v1/", Some(all)).await;
+            let found = found.unwrap();
+            let keys = found.kvs().iter().map(|found| found.key_str().unwrap());
+            keys.filter(|key| key.contains("/claims/")).count()
+        })
     }
 
     /// Waits until the DPM `at` lists what `is_meant`.
@@ -294,4 +356,59 @@ fn dpm_that_starts_while_etcd_is_away_recovers_when_it_is_back() {
 
     world.dpms[0].until("registryRecovered");
     world.until(0, |listed| !listed.stale && all(listed, READY, 1));
+}
+
+#[test]
+fn token_is_taken_once_by_all_strict_dpms_and_by_none_while_etcd_is_away() {
+    let strict = "countersign.token.replay=strict\ncountersign.token.leeway=0s\n";
+    let caller = "countersign.deployments.dpm-dev.single-use-tokens=true\n";
+    let Some(mut world) = World::start_with(strict, caller) else {
+        return;
+    };
+    let replayed = (Code::Unauthenticated, Reason::TokenReplayed);
+    let unknown = (Code::Unavailable, Reason::ReplayUnknown);
+    // They have just started.
+    for at in [0, 1] {
+        world.taken(at, replayed);
+    }
+    let _engine = world.engine(1, 0);
+    world.until(1, |listed| all(listed, READY, 1));
+    let token = world.token();
+
+    assert_eq!(world.refusal(0, &token), None);
+    for at in [1, 0] {
+        let refused = world.refusal(at, &token);
+        assert_eq!(refused, Some((replayed.0, Some(replayed.1))));
+    }
+    assert!(world.claims() > 0);
+
+    world.etcd.stop();
+    for at in [0, 1] {
+        let refused = world.refusal(at, &world.token());
+        assert_eq!(refused, Some((unknown.0, Some(unknown.1))));
+    }
+    world.etcd.restart();
+
+    for at in [0, 1] {
+        world.taken(at, unknown);
+        assert_eq!(
+            world.refusal(at, &token),
+            Some((replayed.0, Some(replayed.1)))
+        );
+        world.until(at, |listed| !listed.stale && all(listed, READY, 1));
+    }
+}
+
+#[test]
+fn nothing_is_claimed_where_tokens_are_taken_until_they_expire() {
+    let Some(world) = World::start() else {
+        return;
+    };
+    let token = world.token();
+
+    for at in [0, 1, 0] {
+        assert_eq!(world.refusal(at, &token), None);
+    }
+
+    assert_eq!(world.claims(), 0);
 }

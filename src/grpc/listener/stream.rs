@@ -225,11 +225,11 @@ pub(in crate::grpc) struct Arrival {
 ///
 /// When the token's deployment has all the connections that it may have.
 pub(in crate::grpc) fn verified(
-    extensions: &Extensions,
+    standing: Option<&Arc<Standing>>,
     token: &VerifiedToken,
     trust: &Arc<TrustStore>,
 ) -> Result<(), Full> {
-    let Some(standing) = extensions.get::<Arc<Standing>>() else {
+    let Some(standing) = standing else {
         return Ok(());
     };
     let key = token.key_id().as_str();

@@ -357,3 +357,26 @@ fn a_token_is_taken_once_across_a_rename_of_its_deployment() {
 
     assert_eq!(world.take("renamed", "a", now), REPLAYED);
 }
+
+#[test]
+fn use_is_claimed_by_its_key_and_jti_for_as_long_as_another_process_may_accept_the_token() {
+    let world = World::new(10);
+    let id = |issuer: &str, id: &str| {
+        let key = world.key_of(issuer);
+        world.guard.use_id(&key, &claims(Some(id), 0.0))
+    };
+    assert_eq!(id("dpe-dev", "a"), None);
+    let mut lasts = Duration::ZERO;
+
+    world.guard.share(|kept_for| {
+        lasts = kept_for;
+        mpsc::channel(1).0
+    });
+
+    // It is issued when this clock is behind by the leeway, and accepted by one that is, too.
+    assert_eq!(lasts, Duration::from_secs(900 + 3 * 30));
+    let ids = [("dpe-dev", "a"), ("dpe-dev", "b"), ("other", "a")];
+    let found: BTreeSet<_> = ids.map(|(issuer, jti)| id(issuer, jti).unwrap()).into();
+    assert_eq!(found.len(), 3);
+    assert!(found.contains(&id("dpe-dev", "a").unwrap()));
+}

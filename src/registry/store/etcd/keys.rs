@@ -1,8 +1,10 @@
 //! The names of the keys in etcd.
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use uuid::Uuid;
 
 use crate::engine::EngineId;
+use crate::storage::UseId;
 
 /// The keys of one deployment's DPMs.
 #[derive(Clone, Debug)]
@@ -23,9 +25,10 @@ impl Keys {
         Self(format!("/countersign/v1/{name}/"))
     }
 
-    /// Returns what all keys begin with.
-    pub fn all(&self) -> Vec<u8> {
-        self.0.as_bytes().to_owned()
+    /// Returns the key of a claim. It is followed by no replica: it stands before those of engines.
+    pub fn claim(&self, id: &UseId) -> Vec<u8> {
+        let id = BASE64_URL_SAFE_NO_PAD.encode(id);
+        format!("{}{CLAIMS}{id}", self.0).into_bytes()
     }
 
     /// Returns what the keys of replicas begin with.
@@ -59,5 +62,6 @@ impl Keys {
     }
 }
 
+const CLAIMS: &str = "claims/";
 const ENGINES: &str = "engines/";
 const REPLICAS: &str = "replicas/";

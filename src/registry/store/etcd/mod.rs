@@ -1,5 +1,6 @@
 //! Engines in etcd, for several DPMs of one deployment.
 
+mod claims;
 mod keys;
 mod mirror;
 mod options;
@@ -15,22 +16,24 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use self::claims::Claimer;
 use self::keys::Keys;
 use self::mirror::{Mirror, Plan};
 pub(crate) use self::options::{EtcdOptions, EtcdTls};
 use self::session::Follower;
-use self::writer::{Away, Change, Outcome, Writer};
+use self::writer::{Away, Change, Outcome, Session, Writer};
 use super::changes::Changes;
 use super::{Condition, Counts, EngineStore, Expected, Revision, StoreError, StoreFuture, Stored};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineId};
+use crate::storage::Claim;
 use crate::trust::TrustStore;
 
 /// Keeps engines in etcd. All reads are from memory, which follows etcd.
 ///
 /// Every write is a transaction on the revision of the record's key, and on this process's presence
-/// key: one that was stopped for long writes nothing that it knew before. Presence is the only thing
-/// that hangs on a lease. When an engine was last seen is not written. While etcd is away, reads go on
+/// key: one that was stopped for long writes nothing that it knew before. Only presence and the claims of
+/// used tokens hang on leases. When an engine was last seen is not written. While etcd is away, reads go on
 /// from what is known ([`Condition::is_stale`]), and writes fail.
 ///
 /// Each record is signed by the deployment, whose replicas share one key. Who can write to etcd can
@@ -38,6 +41,8 @@ use crate::trust::TrustStore;
 /// before a replica has checked it.
 pub(crate) struct EtcdStore {
     mirror: Arc<Mirror>,
+    keys: Keys,
+    session: watch::Receiver<Option<Session>>,
     changes: mpsc::Sender<Change>,
     condition: watch::Sender<Condition>,
     closing: watch::Sender<bool>,
@@ -67,20 +72,20 @@ impl EtcdStore {
             is_stale: true,
             ..Condition::default()
         });
-        let session = watch::Sender::new(None);
+        let (session, begun) = watch::channel(None);
         let closing = watch::Sender::new(false);
         let absent = Arc::new(Notify::new());
         let (changes, asked) = mpsc::channel(MOST_WAITING);
         let writer = Writer {
             mirror: Arc::clone(&mirror),
             keys: keys.clone(),
-            session: session.subscribe(),
+            session: begun.clone(),
             absent: Arc::clone(&absent),
         };
         let follower = Follower {
             options,
             mirror: Arc::clone(&mirror),
-            keys,
+            keys: keys.clone(),
             session,
             condition: condition.clone(),
             absent,
@@ -95,11 +100,25 @@ impl EtcdStore {
         let _ = timeout(OPEN_WITHIN, read).await;
         Self {
             mirror,
+            keys,
+            session: begun,
             changes,
             condition,
             closing,
             tasks,
         }
+    }
+
+    /// Returns the way to claim uses of tokens among all replicas. Each claim is kept for `kept_for`.
+    pub(crate) fn claims(&self, kept_for: Duration) -> mpsc::Sender<Claim> {
+        let (claims, asked) = mpsc::channel(MOST_WAITING);
+        let claimer = Claimer {
+            keys: self.keys.clone(),
+            session: self.session.clone(),
+            kept_for,
+        };
+        tokio::spawn(claimer.run(asked));
+        claims
     }
 
     /// Has the record of `id` changed if its key is at the revision `at`.

@@ -105,11 +105,15 @@ impl Follower {
             replicas.insert(self.mirror.own);
         });
         let later = WatchOptions::new()
-            .with_prefix()
+            .with_range(after(self.keys.replicas()))
             .with_start_revision(revision + 1);
         let mut watches = client.watch_client().max_decoding_message_size(MOST_READ);
-        let watch = watches.watch(self.keys.all(), Some(later)).await?;
-        self.session.send_replace(Some(Session { kv, presence }));
+        let watch = watches.watch(self.keys.engines(), Some(later)).await?;
+        self.session.send_replace(Some(Session {
+            kv,
+            leases,
+            presence,
+        }));
         self.condition.send_if_modified(|condition| {
             condition.is_stale = false;
             condition.failing.take().is_some()
@@ -131,10 +135,7 @@ impl Follower {
         let header = present.header();
         let revision = header.map_or(0, etcd_client::ResponseHeader::revision);
         let mut ids = BTreeSet::new();
-        let (mut from, mut end) = (self.keys.engines(), self.keys.engines());
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
+        let (mut from, end) = (self.keys.engines(), after(self.keys.engines()));
         loop {
             let some = GetOptions::new()
                 .with_range(&*end)
@@ -240,6 +241,14 @@ impl Follower {
             None => {}
         }
     }
+}
+
+/// Returns what follows all keys that begin with `prefix`.
+fn after(mut prefix: Vec<u8>) -> Vec<u8> {
+    if let Some(last) = prefix.last_mut() {
+        *last += 1;
+    }
+    prefix
 }
 
 /// Waits until the store is closed.

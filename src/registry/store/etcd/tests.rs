@@ -94,7 +94,7 @@ impl Etcd {
     /// Changes a key as another program would.
     async fn put(&self, store: &EtcdStore, id: EngineId, value: Vec<u8>) {
         let mut kv = self.client().await.kv_client();
-        kv.put(store.keys().engine(id), value, None).await.unwrap();
+        kv.put(store.keys.engine(id), value, None).await.unwrap();
     }
 
     async fn client(&self) -> etcd_client::Client {
@@ -107,13 +107,6 @@ impl Drop for Etcd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-impl EtcdStore {
-    fn keys(&self) -> Keys {
-        let own = self.mirror.trust.own();
-        Keys::of(own.name.as_ref().unwrap().as_str())
     }
 }
 
@@ -252,7 +245,7 @@ async fn old_record_that_is_put_back_is_not_believed() {
     let created = store.replace(ready(1), Expected::Absent).await;
     let created = created.unwrap().unwrap();
     let mut kv = etcd.client().await.kv_client();
-    let old = kv.get(store.keys().engine(id(1)), None).await.unwrap();
+    let old = kv.get(store.keys.engine(id(1)), None).await.unwrap();
     let lost = engine(1, "dpe-dev");
     let replaced = store.replace(lost, Expected::At(created.revision)).await;
     replaced.unwrap().unwrap();
@@ -315,7 +308,7 @@ async fn replica_without_its_presence_key_writes_nothing() {
     let key = SigningKey::generate().unwrap();
     let store = etcd.open("dpm-dev", &key).await;
     let mut kv = etcd.client().await.kv_client();
-    let own = store.keys().replica(store.mirror.own);
+    let own = store.keys.replica(store.mirror.own);
 
     kv.delete(own, None).await.unwrap();
     let refused = store.replace(engine(1, "dpe-dev"), Expected::Absent).await;
@@ -416,7 +409,7 @@ async fn changes_that_arrive_together_share_transactions_and_one_that_loses_stop
     let mut writers = tokio::task::JoinSet::new();
     let stored = store.find(id(7)).await.unwrap().unwrap();
     let all = store.page(None, 250).await.unwrap();
-    kv.delete(store.keys().engine(id(7)), None).await.unwrap();
+    kv.delete(store.keys.engine(id(7)), None).await.unwrap();
     for found in all {
         let store = Arc::clone(&store);
         let mut mine = Engine::clone(&found.engine);
@@ -491,4 +484,95 @@ async fn ready_engine_whose_dpm_signs_no_more_becomes_new() {
     assert_eq!(after.engine.status, EngineStatus::New);
     let there = one.find(id(theirs)).await.unwrap().unwrap();
     assert_eq!(there.engine.status, EngineStatus::Ready);
+}
+
+/// Claims the use `n`.
+async fn claimed(claims: &mpsc::Sender<Claim>, n: u8) -> Option<bool> {
+    let (done, claimed) = oneshot::channel();
+    let id = [n; 32];
+    claims.send(Claim { id, done }).await.unwrap();
+    claimed.await.unwrap().ok()
+}
+
+#[tokio::test]
+async fn use_is_claimed_by_one_replica_under_a_lease_that_outlasts_the_token() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let kept_for = Duration::from_secs(990);
+    let mut replicas = Vec::new();
+    for _ in 0..2 {
+        let store = etcd.open("dpm-dev", &key).await;
+        replicas.push((store.claims(kept_for), store));
+    }
+    let before = revision(&etcd).await;
+    let mut claims = tokio::task::JoinSet::new();
+    for n in 1..=250 {
+        for (replica, _) in &replicas {
+            let replica = replica.clone();
+            claims.spawn(async move { (n, claimed(&replica, n).await.unwrap()) });
+        }
+    }
+
+    let mut first: Vec<_> = claims.join_all().await;
+
+    first.retain(|(_, is_first)| *is_first);
+    first.sort_unstable();
+    let all: Vec<_> = (1..=250).map(|n| (n, true)).collect();
+    assert_eq!(first, all);
+    let transactions = revision(&etcd).await - before;
+    assert!((2..100).contains(&transactions), "{transactions}");
+    let mut leases = etcd.client().await.lease_client();
+    let mut claimed = 0;
+    for lease in leases.leases().await.unwrap().leases() {
+        let keys = etcd_client::LeaseTimeToLiveOptions::new().with_keys();
+        let held = leases.time_to_live(lease.id(), Some(keys)).await.unwrap();
+        // The others are of presence keys.
+        if held
+            .keys()
+            .iter()
+            .any(|key| !key.starts_with(&replicas[0].1.keys.replicas()))
+        {
+            assert!(held.granted_ttl() >= 990 + 60, "{}", held.granted_ttl());
+            claimed += held.keys().len();
+        }
+    }
+    assert_eq!(claimed, 250);
+}
+
+#[tokio::test]
+async fn claims_fail_while_etcd_is_away_and_succeed_once_it_is_back() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let store = etcd.open("dpm-dev", &key).await;
+    let claims = store.claims(Duration::from_secs(990));
+    assert_eq!(claimed(&claims, 1).await, Some(true));
+    let mut condition = store.condition().unwrap();
+
+    etcd.signal("-STOP");
+    let late = claimed(&claims, 2).await;
+    condition.wait_for(|now| now.is_stale).await.unwrap();
+    let away = claimed(&claims, 3).await;
+    etcd.signal("-CONT");
+    condition.wait_for(|now| !now.is_stale).await.unwrap();
+
+    assert_eq!((late, away), (None, None));
+    assert_eq!(claimed(&claims, 3).await, Some(true));
+    assert_eq!(claimed(&claims, 1).await, Some(false));
+}
+
+#[tokio::test]
+async fn lease_that_is_gone_is_replaced() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let store = etcd.open("dpm-dev", &key).await;
+    let claims = store.claims(Duration::from_secs(990));
+    assert_eq!(claimed(&claims, 1).await, Some(true));
+    let client = etcd.client().await;
+    let mut kv = client.kv_client();
+    let claim = kv.get(store.keys.claim(&[1; 32]), None).await.unwrap();
+    let lease = claim.kvs()[0].lease();
+    client.lease_client().revoke(lease).await.unwrap();
+
+    assert_eq!(claimed(&claims, 2).await, None);
+    assert_eq!(claimed(&claims, 3).await, Some(true));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use etcd_client::{Compare, CompareOp, KvClient, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, KvClient, LeaseClient, Txn, TxnOp};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
@@ -39,6 +39,7 @@ pub enum Outcome {
 #[derive(Clone)]
 pub struct Session {
     pub kv: KvClient,
+    pub leases: LeaseClient,
     /// The revision at which this process's presence key was made.
     pub presence: i64,
 }
@@ -141,7 +142,9 @@ impl Writer {
 
     /// Makes all of `batch` or nothing; returns the revision of it, if it was made.
     async fn attempt(&self, batch: &[Change]) -> Result<Option<i64>, Away> {
-        let Session { mut kv, presence } = self.current()?;
+        let Session {
+            mut kv, presence, ..
+        } = self.current()?;
         let own = self.keys.replica(self.mirror.own);
         let mut compares = vec![Compare::create_revision(own, CompareOp::Equal, presence)];
         let mut operations = Vec::new();
@@ -161,7 +164,9 @@ impl Writer {
 
     /// Finds out why the change of `id` was not made.
     async fn look(&self, id: EngineId) -> Result<Outcome, Away> {
-        let Session { mut kv, presence } = self.current()?;
+        let Session {
+            mut kv, presence, ..
+        } = self.current()?;
         let presence_key = self.keys.replica(self.mirror.own);
         let own = timeout(WITHIN, kv.get(presence_key, None)).await??;
         if own
@@ -194,8 +199,8 @@ impl Writer {
     }
 }
 
-/// etcd takes 128 comparisons by default; one is of the presence key.
-const MOST: usize = 127;
+/// etcd takes 128 comparisons by default; one is of the presence key, or of a transaction within.
+pub const MOST: usize = 127;
 /// etcd takes 1.5 MiB by default.
 const MOST_BYTES: usize = 1024 * 1024;
-const WITHIN: Duration = Duration::from_secs(2);
+pub const WITHIN: Duration = Duration::from_secs(2);
