@@ -101,13 +101,13 @@ struct Meter(u32);
 
 impl Meter {
     /// Adds up the time of its threads on a processor.
-    fn cpu(self) -> Duration {
+    fn cpu(self) -> f64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).unwrap();
         let times = tasks.filter_map(|task| {
             let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
             text.split(' ').next()?.parse::<u64>().ok()
         });
-        Duration::from_nanos(times.sum())
+        times.sum::<u64>() as f64 / 1e9
     }
 
     /// Returns its memory in bytes.
@@ -219,8 +219,8 @@ async fn silent(folder: &Path) {
             Registry::new(channel).heartbeat(request).await.unwrap();
         })
         .await;
-        costs[0].push((middle - begun).as_secs_f64() * 1e6 / CALLS as f64);
-        costs[1].push((meter.cpu() - middle).as_secs_f64() * 1e6 / CALLS as f64);
+        costs[0].push((middle - begun) * 1e6 / CALLS as f64);
+        costs[1].push((meter.cpu() - middle) * 1e6 / CALLS as f64);
     }
     let [who, beat] = costs.map(|mut costs| {
         costs.sort_by(f64::total_cmp);
@@ -247,7 +247,7 @@ async fn engines(folder: &Path, port: u16, count: usize) {
         let dpe = Dpe::new(module.clone(), storage, listener, Options::new(checker)).unwrap();
         tokio::spawn(dpe.run(pending()));
     }
-    pending().await
+    pending::<()>().await;
 }
 
 async fn checked(folder: &Path, count: usize) {
@@ -285,7 +285,7 @@ async fn checked(folder: &Path, count: usize) {
     sleep(SETTLED).await;
     let (begun, cpu) = (Instant::now(), meter.cpu());
     sleep(SETTLED).await;
-    let share = (meter.cpu() - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let share = (meter.cpu() - cpu) / begun.elapsed().as_secs_f64();
     println!(
         "fleet/checked    {share:.3} of a core, {:.1} µs an engine and second",
         share * 1e6 / count as f64
@@ -307,7 +307,6 @@ async fn ready(client: &mut Registry) -> usize {
         let request = ListEnginesRequest {
             page_size: 1000,
             page_token,
-            ..ListEnginesRequest::default()
         };
         let page = client.list_engines(request).await.unwrap().into_inner();
         count += page

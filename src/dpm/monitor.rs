@@ -271,8 +271,8 @@ impl Keeper {
             self.woken.mark_unchanged();
             let began = Instant::now();
             // Boxed, so that an engine takes this memory only while it is checked.
-            let checked = Box::pin(self.check(&mut checker)).await;
-            let outcome = checked.unwrap_or_else(|error| {
+            let found = Box::pin(self.check(&mut checker)).await;
+            let outcome = found.unwrap_or_else(|error| {
                 context.registry.log_failure(&cause(&error));
                 Checked::Fails
             });
