@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
@@ -358,6 +358,9 @@ struct Parts {
     bytes: usize,
 }
 
+/// What all engines without constraints share.
+static NONE: LazyLock<Arc<Parts>> = LazyLock::new(Arc::default);
+
 impl EngineConstraints {
     /// The maximum size of constraints, in bytes.
     pub const MAX_BYTES: usize = 64 * 1024;
@@ -379,6 +382,9 @@ impl EngineConstraints {
             .sum();
         if size > Self::MAX_BYTES {
             return Err(ConstraintsError::TooLarge(size));
+        }
+        if size == 0 {
+            return Ok(Self(Arc::clone(&NONE)));
         }
         Ok(Self(Arc::new(Parts {
             requirements,

@@ -36,8 +36,8 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 7093),
     ("diagnostic", 593),
     ("dpe", 853),
-    ("dpm", 2631),
-    ("engine", 329),
+    ("dpm", 2761),
+    ("engine", 333),
     ("failure", 107),
     ("files", 101),
     ("grpc", 6091),
@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 149),
     ("properties", 1784),
     ("proto", 177),
-    ("registry", 3132),
+    ("registry", 3140),
     ("secret", 22),
     ("storage", 341),
     ("telemetry", 1743),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 42021;
+const TOTAL: usize = 42163;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 use tower_layer::Layer as _;
@@ -42,6 +42,8 @@ pub(super) struct Context {
     pub(super) pulse: Arc<Pulse>,
     /// Checks under way over connections that are open.
     pub(super) checking: Semaphore,
+    /// Says that an engine without a task is due before all others.
+    pub(super) due_earlier: Notify,
     /// Where one-way engines are asked.
     pub(super) streams: Arc<Streams>,
 }
@@ -59,7 +61,7 @@ pub(super) struct Checker {
     stream: Option<Stream>,
     /// How many checks in a row have failed, of the engine as it was registered then.
     pub(super) failures: u32,
-    registered_at: Option<SystemTime>,
+    pub(super) registered_at: Option<SystemTime>,
     /// How many checks in a row this process was too late to judge.
     voids: u32,
     /// Whether the last check was not made, for want of file descriptors.
@@ -176,6 +178,10 @@ impl Checker {
                 owner.map(Arc::as_ptr) != self.vouched.as_ref().map(Arc::as_ptr)
             }
         }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.link.is_some() || self.stream.is_some()
     }
 
     /// Completes when the connection to the engine, or its stream, has ended; never if it has none.

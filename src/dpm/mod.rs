@@ -4,6 +4,7 @@ mod check;
 mod dialer;
 mod duplicate;
 mod failures;
+mod keeper;
 mod lanes;
 mod monitor;
 mod one_way;
@@ -13,6 +14,7 @@ mod server;
 mod service;
 mod streams;
 mod sweeps;
+mod tasks;
 mod watch;
 
 pub use crate::program::StartError;

@@ -1,24 +1,24 @@
-//! Keeps the status of every engine true: one task for each, dialling it back.
+//! Keeps the status of every engine true: one task for each that is dialled back or connected.
 
-use std::collections::HashMap;
-use std::pin::pin;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, broadcast, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::check::{Checker, Context, MOST_CHECKS, check_owner};
 use super::dialer::Dialer;
 use super::failures::log_failure;
-use super::options::{MonitorOptions, jittered};
+use super::keeper::{Keeper, MIN_PAUSE, is_kept};
+use super::options::MonitorOptions;
 use super::pulse::Pulse;
 use super::streams::Streams;
 use super::sweeps::{end_leases, inactivate};
+use super::tasks::{Asked, Parked, Rest, Tasks};
 use crate::engine::{Engine, EngineId, EngineStatus};
-use crate::grpc::{Module, cause, up_to};
+use crate::grpc::{Module, up_to};
 use crate::registry::{
     AddressPolicy, AddressRefusal, CheckOutcome, Destination, EngineRegistry, RegistryError,
 };
@@ -41,21 +41,6 @@ pub struct Monitor {
     tasks: Arc<Mutex<Tasks>>,
 }
 
-#[derive(Debug, Default)]
-struct Tasks {
-    /// Who waits for the next check of an engine, and which was last asked for.
-    wake: HashMap<EngineId, watch::Sender<Asked>>,
-    running: JoinSet<()>,
-}
-
-/// A check that is asked for.
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    by: Instant,
-    /// How long the last check must have been over.
-    after: Duration,
-}
-
 impl Monitor {
     /// Makes a monitor of the engines in `registry`, which dials what `policy` allows. To be made
     /// within a tokio runtime.
@@ -73,6 +58,7 @@ impl Monitor {
             options,
             pulse,
             checking: Semaphore::new(MOST_CHECKS),
+            due_earlier: Notify::new(),
             streams: Arc::new(Streams::default()),
         });
         let monitor = Self {
@@ -84,6 +70,10 @@ impl Monitor {
         let changes = context.module.trust().subscribe();
         let trust = follow_trust(Arc::clone(&context), tasks, changes);
         running.running.spawn(trust);
+        let tasks = Arc::downgrade(&monitor.tasks);
+        running
+            .running
+            .spawn(check_when_due(Arc::clone(&context), tasks));
         running.running.spawn(beating);
         if let Some(others) = context.registry.others() {
             let tasks = Arc::downgrade(&monitor.tasks);
@@ -151,23 +141,54 @@ impl Monitor {
             wake.send_replace(asked);
             return;
         }
+        let rest = match tasks.parked.get(engine) {
+            Some(rest) => Rest {
+                until: rest.until.min(by.max(rest.since + after)),
+                ..rest
+            },
+            None => Rest {
+                since: by - time,
+                until: by,
+                failures: 0,
+                registered_at: None,
+            },
+        };
+        tasks.park(engine, rest, &self.context.due_earlier);
+    }
+
+    /// Gives each engine that is due a task; returns when the next one is due.
+    fn check_due(&self) -> Option<Instant> {
+        let context = &self.context;
+        let now = Instant::now();
+        let mut tasks = self.lock();
         // What has ended is forgotten, so that the set does not grow.
         while tasks.running.try_join_next().is_some() {}
-        let (wake, woken) = watch::channel(asked);
-        tasks.wake.insert(engine, wake);
-        let keeper = Keeper {
-            engine,
-            context: Arc::clone(&self.context),
-            tasks: Arc::downgrade(&self.tasks),
-            woken,
-        };
-        tasks.running.spawn(keeper.run());
+        while let Some((engine, rest)) = tasks.parked.due(now) {
+            if rest.registered_at.is_some() && !context.registry.is_mine(engine) {
+                context.streams.forget(engine);
+                continue;
+            }
+            let after = MIN_PAUSE;
+            let (wake, woken) = watch::channel(Asked { by: now, after });
+            tasks.wake.insert(engine, wake);
+            let keeper = Keeper {
+                engine,
+                context: Arc::clone(context),
+                tasks: Arc::downgrade(&self.tasks),
+                woken,
+            };
+            let mut checker = Checker::new(Arc::clone(context));
+            (checker.failures, checker.registered_at) = (rest.failures, rest.registered_at);
+            tasks.running.spawn(keeper.run(checker));
+        }
+        tasks.parked.next()
     }
 
     /// Ends every task, and the streams of one-way engines. Engines keep the status they have.
     pub fn stop(&self) {
         let mut tasks = self.lock();
         tasks.wake.clear();
+        tasks.parked = Parked::default();
         tasks.running.abort_all();
         self.context.streams.close();
     }
@@ -240,189 +261,16 @@ impl Monitor {
         Ok(())
     }
 
-    /// Returns `true` if a task keeps `engine`.
+    /// Returns `true` if `engine` has a next check.
     fn is_watched(&self, engine: EngineId) -> bool {
         let tasks = self.lock();
         let wake = tasks.wake.get(&engine);
-        wake.is_some_and(|wake| !wake.is_closed())
+        wake.is_some_and(|wake| !wake.is_closed()) || tasks.parked.get(engine).is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Keeps one engine.
-struct Keeper {
-    engine: EngineId,
-    context: Arc<Context>,
-    tasks: Weak<Mutex<Tasks>>,
-    woken: watch::Receiver<Asked>,
-}
-
-impl Keeper {
-    async fn run(mut self) {
-        let context = Arc::clone(&self.context);
-        let options = &context.options;
-        let mut checker = Checker::new(Arc::clone(&context));
-        let first = self.woken.borrow_and_update().by;
-        self.wait(first - Instant::now(), &checker).await;
-        loop {
-            self.woken.mark_unchanged();
-            let began = Instant::now();
-            // Boxed, so that an engine takes this memory only while it is checked.
-            let found = Box::pin(self.check(&mut checker)).await;
-            let outcome = found.unwrap_or_else(|error| {
-                context.registry.log_failure(&cause(&error));
-                Checked::Fails
-            });
-            if matches!(outcome, Checked::Lost | Checked::Overtaken) {
-                checker.failures = 0;
-            }
-            let pause = match outcome {
-                Checked::Holds => options.check_connected_interval,
-                Checked::Missed | Checked::Void => options.soon(),
-                Checked::Lost => Duration::ZERO,
-                Checked::Fails => options.back_off(checker.failures.max(1)),
-                Checked::Overtaken => {
-                    // An engine that moves without end is not dialled without end.
-                    sleep_until(began + MIN_PAUSE).await;
-                    continue;
-                }
-                Checked::Left if self.leave() => return,
-                Checked::Left => continue,
-            };
-            // An engine that another DPM keeps is checked here only when it calls here.
-            if !context.registry.is_mine(self.engine) && self.leave() {
-                return;
-            }
-            self.wait(jittered(pause), &checker).await;
-            if !context.registry.is_mine(self.engine) && self.leave() {
-                return;
-            }
-        }
-    }
-
-    /// Checks the engine once, and stops if its record changes meanwhile.
-    async fn check(&mut self, checker: &mut Checker) -> Result<Checked, RegistryError> {
-        let context = Arc::clone(&self.context);
-        let registry = &context.registry;
-        let trust = context.module.trust().load();
-        let engine = registry.find(self.engine).await?;
-        let Some(engine) = engine.filter(|engine| is_kept(engine)) else {
-            return Ok(Checked::Left);
-        };
-        let mut asked_again = false;
-        let outcome = {
-            let mut running = pin!(checker.check(&engine));
-            loop {
-                tokio::select! {
-                    outcome = &mut running => break outcome,
-                    word = self.woken.changed() => {
-                        if word.is_err() {
-                            return Ok(Checked::Left);
-                        }
-                        asked_again = true;
-                        let now = registry.find(self.engine).await?;
-                        let is_same = now.is_some_and(|now| {
-                            engine.is_still(&now) && engine.over_loopback == now.over_loopback
-                        });
-                        if !is_same || !is_trusted_as(&engine, &trust, &context.module) {
-                            return Ok(Checked::Overtaken);
-                        }
-                    }
-                }
-            }
-        };
-        if asked_again {
-            self.woken.mark_changed();
-        }
-        let Some(outcome) = outcome else {
-            return Ok(Checked::Void);
-        };
-        let is_ready = engine.status == EngineStatus::Ready;
-        if let CheckOutcome::Failed(failure) = &outcome
-            && is_ready
-            && !checker.is_final(failure, &engine)
-        {
-            return Ok(Checked::Missed);
-        }
-        let after = match registry.record_check(&engine, &outcome).await {
-            // It has been forgotten since.
-            Err(RegistryError::NotFound(_)) => return Ok(Checked::Left),
-            recorded => recorded?,
-        };
-        Ok(match outcome {
-            _ if !is_kept(&after) => Checked::Left,
-            CheckOutcome::Proved | CheckOutcome::Alive => Checked::Holds,
-            CheckOutcome::Failed(_) if is_ready => Checked::Lost,
-            CheckOutcome::Failed(_) => Checked::Fails,
-        })
-    }
-
-    /// Takes this task off the list, unless a check was just requested.
-    fn leave(&self) -> bool {
-        let Some(tasks) = self.tasks.upgrade() else {
-            return true;
-        };
-        let mut listed = tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.woken.has_changed().unwrap_or(false) {
-            return false;
-        }
-        listed.wake.remove(&self.engine);
-        self.context.streams.forget(self.engine);
-        true
-    }
-
-    /// Waits for `pause`, until a check is due that was asked for, or until the connection to the
-    /// engine has ended.
-    async fn wait(&mut self, pause: Duration, checker: &Checker) {
-        let now = Instant::now();
-        let mut until = now + pause;
-        loop {
-            tokio::select! {
-                () = sleep_until(until) => return,
-                asked = self.woken.changed() => {
-                    if asked.is_err() {
-                        return;
-                    }
-                    // An engine that calls without end is not dialled without end.
-                    let Asked { by, after } = *self.woken.borrow_and_update();
-                    until = until.min(by.max(now + after));
-                }
-                () = checker.ended() => break,
-            }
-        }
-        sleep_until(until.min(now + MIN_PAUSE.min(pause))).await;
-    }
-}
-
-/// What a check means for the next one.
-#[derive(Debug)]
-enum Checked {
-    Holds,
-    /// It failed, and not often enough in a row to matter.
-    Missed,
-    /// It says nothing: this process was late.
-    Void,
-    Lost,
-    Fails,
-    /// It was given up for another one: of the engine's new address, or under other trust.
-    Overtaken,
-    /// There is nothing to check.
-    Left,
-}
-
-fn is_kept(engine: &Engine) -> bool {
-    engine.status != EngineStatus::Inactive
-}
-
-/// Returns `true` if nothing changed for `engine` since `before`: its owner and this module.
-fn is_trusted_as(engine: &Engine, before: &KeySet, module: &Module) -> bool {
-    let now = module.trust().current();
-    let [owner, owner_before] =
-        [&*now, before].map(|trust| trust.deployment(&engine.owner.deployment).map(Arc::as_ptr));
-    owner == owner_before && Arc::ptr_eq(now.own(), before.own())
 }
 
 /// Follows the trust: an engine whose owner has lost it leaves READY without a dial, those of an
@@ -443,6 +291,28 @@ async fn follow_trust(
         let judged = monitor.judge_all(&before, &now).await;
         log_failure(&monitor.context.registry, judged);
         before = now;
+    }
+}
+
+/// Has each engine checked that is due.
+async fn check_when_due(context: Arc<Context>, tasks: Weak<Mutex<Tasks>>) {
+    while let Some(tasks) = tasks.upgrade() {
+        let monitor = Monitor {
+            context: Arc::clone(&context),
+            tasks,
+        };
+        let next = monitor.check_due();
+        drop(monitor);
+        let due = async {
+            match next {
+                Some(next) => sleep_until(next).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = context.due_earlier.notified() => {}
+        }
     }
 }
 
@@ -467,8 +337,6 @@ async fn follow_others(
     }
 }
 
-const MIN_PAUSE: Duration = Duration::from_millis(100);
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -476,11 +344,14 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use tokio::runtime::Handle;
+    use tokio::sync::mpsc;
     use tokio::time::sleep;
 
     use super::*;
     use crate::clock::ManualClock;
     use crate::dpm::Resolver;
+    use crate::dpm::keeper::Checked;
+    use crate::dpm::options::jittered;
     use crate::dpm::sweeps::LEASE;
     use crate::engine::{DialBackFailure, EngineAddress, EngineConstraints, FailureKind};
     use crate::identity::Roles;
@@ -938,6 +809,37 @@ mod tests {
 
         let dialled = dialled.load(Ordering::SeqCst);
         assert!((9..=12).contains(&dialled), "{dialled}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn engine_without_a_connection_has_no_task_between_its_checks() {
+        let (asked, mut dialled) = mpsc::unbounded_channel();
+        let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+        let world = World::new(address, |options, _| {
+            options.check_disconnected_interval = Duration::from_secs(10);
+            options.resolver = Resolver::new(move |_| {
+                asked.send(Instant::now()).unwrap();
+                Ok(Vec::new())
+            });
+        })
+        .await;
+        let engine = world.keeper.engine;
+        let tasks = || world.monitor.lock().wake.len();
+        world.monitor.check_now(engine);
+        let first = dialled.recv().await.unwrap();
+        assert_eq!(tasks(), 1);
+
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(tasks(), 0);
+        let second = dialled.recv().await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+        world.monitor.check_now(engine);
+        let third = dialled.recv().await.unwrap();
+
+        assert!(second - first >= Duration::from_secs(9));
+        assert!(third - second < Duration::from_secs(3));
+        let failed = world.monitor.lock().parked.get(engine);
+        assert!(failed.is_none_or(|rest| rest.failures == 3), "{failed:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::changes::{Change, Changes};
 use super::{Counts, EngineStore, Expected, Revision, StoreFuture, Stored};
-use crate::engine::{Engine, EngineId, EngineStatus};
+use crate::engine::{Engine, EngineId, EngineStatus, Owner};
 
 /// Keeps engines in memory.
 ///
@@ -24,8 +24,8 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     engines: BTreeMap<EngineId, Stored>,
-    /// How many records each deployment owns.
-    owned: HashMap<Arc<str>, usize>,
+    /// How many records each deployment owns, and as which owner the last of them: most share its texts.
+    owned: HashMap<Arc<str>, (usize, Owner)>,
     /// INACTIVE records: by owner, then by when they were last seen.
     inactive: BTreeSet<(Arc<str>, SystemTime, EngineId)>,
     last_revision: u64,
@@ -148,8 +148,13 @@ const PAGE: usize = 1000;
 
 impl State {
     /// Writes `engine`, and notes it among `changes` where a caller sees a difference.
-    fn put(&mut self, engine: Engine, changes: Option<&Changes>) -> Stored {
+    fn put(&mut self, mut engine: Engine, changes: Option<&Changes>) -> Stored {
         self.last_revision += 1;
+        if let Some((_, owner)) = self.owned.get(&engine.owner.deployment)
+            && *owner == engine.owner
+        {
+            engine.owner.clone_from(owner);
+        }
         let stored = Stored {
             revision: Revision(self.last_revision),
             engine: Arc::new(engine),
@@ -176,13 +181,16 @@ impl State {
     }
 
     fn list(&mut self, engine: &Engine) {
-        let owner = &engine.owner.deployment;
-        *self.owned.entry(Arc::clone(owner)).or_default() += 1;
+        let (deployment, owner) = (Arc::clone(&engine.owner.deployment), &engine.owner);
+        let entry = self.owned.entry(deployment);
+        let (count, last) = entry.or_insert_with(|| (0, owner.clone()));
+        *count += 1;
+        last.clone_from(owner);
         self.inactive.extend(listed(engine));
     }
 
     fn unlist(&mut self, engine: &Engine) {
-        if let Some(owned) = self.owned.get_mut(&engine.owner.deployment) {
+        if let Some((owned, _)) = self.owned.get_mut(&engine.owner.deployment) {
             *owned -= 1;
             if *owned == 0 {
                 self.owned.remove(&engine.owner.deployment);
@@ -227,7 +235,7 @@ impl EngineStore for MemoryStore {
             let state = self.state();
             Ok(Counts {
                 total: state.engines.len(),
-                of_deployment: state.owned.get(deployment).copied().unwrap_or_default(),
+                of_deployment: state.owned.get(deployment).map_or(0, |(owned, _)| *owned),
             })
         })
     }
