@@ -19,7 +19,7 @@ use crate::config::Settings;
 use crate::grpc::tls::{ClientFailure, ClientTls};
 use crate::grpc::{
     AttachIdentity, AttachIdentityLayer, ConnectError, Connection, ConnectionOptions, Module,
-    Target, call, cause, code_name, reason_of,
+    Target, UnknownDeployment, call, cause, code_name, reason_of,
 };
 use crate::identity::DeploymentName;
 use crate::proto::registry::engine_registry_service_client::EngineRegistryServiceClient;
@@ -92,6 +92,7 @@ impl Callee {
     ///
     /// When its port is not known, or its certificate cannot be used.
     pub fn itself(settings: &Settings, module: &Module) -> Result<Self, Doubt> {
+        takes_calls(settings)?;
         let target = settings.options.server.own_target();
         Ok(Self {
             target: target.ok_or_else(no_port)?,
@@ -121,8 +122,28 @@ impl Callee {
         })
     }
 
+    /// Returns the DPM, as a module that trusts it calls it, or as the DPM itself does.
+    ///
+    /// # Errors
+    ///
+    /// When no connection leads there, or it is not known which deployment it is.
+    pub fn registry(settings: &Settings, module: &Module) -> Result<Self, Doubt> {
+        let dpm = settings.options.client.connection("dpm");
+        let named = dpm.and_then(|dpm| dpm.deployment.clone());
+        let known = named.map_or_else(|| module.deployment_of("dpm"), Ok);
+        match (known, dpm) {
+            (Err(UnknownDeployment::Module(_)), _) => Self::itself(settings, module),
+            (Err(error), _) => Err(Found::NotAsked.because(cause(&error))),
+            (Ok(_), None) => Err(Found::NotAsked.because("no connection to a DPM is set")),
+            (Ok(name), Some(dpm)) => {
+                let callee = Self::of((settings, module), &name, dpm.target.clone(), "dpm");
+                callee.map(|callee| callee.or_at(&dpm.others))
+            }
+        }
+    }
+
     /// Returns the same, which may also be at one of `others`.
-    pub fn or_at(self, others: &[Target]) -> Self {
+    fn or_at(self, others: &[Target]) -> Self {
         Self {
             others: others.to_vec(),
             ..self
@@ -163,6 +184,14 @@ impl Callee {
             Err(Found::Silent.because(why))
         })
     }
+}
+
+/// Checks that the module of `settings` is not a one-way engine.
+pub(super) fn takes_calls(settings: &Settings) -> Result<(), Doubt> {
+    if settings.options.engine.one_way {
+        return Err(Found::NotAsked.because("a one-way engine takes no calls"));
+    }
+    Ok(())
 }
 
 pub(super) fn no_port() -> Doubt {

@@ -13,7 +13,7 @@ use super::rotation::live::{Answer, ask_own_module, load};
 use super::setting::{Setting, as_a_module_reads, key_settings, origin_of, record, revoked_key};
 use super::source::SettingsFile;
 use crate::config::{AsWritten, Home, ModuleKind, Settings, environment, main_of};
-use crate::diagnostic::{Origin, redact, without_scalars};
+use crate::diagnostic::{Origin, redact, redact_word};
 use crate::grpc::cause;
 use crate::identity::DeploymentName;
 use crate::jose::{Fingerprint, VerifyingKey};
@@ -100,7 +100,7 @@ pub fn plan(
             own.get_or_insert_with(|| path.clone());
         }
         known.extend(trusts.keys.iter().map(|key| {
-            let (name, deployment) = (shown(&key.name), shown(&key.deployment));
+            let (name, deployment) = (redact_word(&key.name), redact_word(&key.deployment));
             format!("`{name}` of `{deployment}` ({})", shown_fingerprint(key))
         }));
         let mut planned = EditedFile::plan(path, Some(text), &settings, None)?;
@@ -191,12 +191,12 @@ fn described(key: &WrittenKey, trusts: &Trusts, which: &Which) -> RevokedKey {
     let left = others.filter(|other| !other.revoked && !which.means(other));
     RevokedKey {
         file: trusts.file.document().path().display().to_string(),
-        deployment: shown(of),
+        deployment: redact_word(of),
         is_engine: trusts.module(of) == Some("dpe"),
-        name: shown(&key.name),
+        name: redact_word(&key.name),
         fingerprint: shown_fingerprint(key),
         was_revoked: key.is_revoked.as_deref() == Some("true"),
-        left: left.map(|other| shown(&other.name)).collect(),
+        left: left.map(|other| redact_word(&other.name)).collect(),
     }
 }
 
@@ -206,15 +206,9 @@ fn shown_fingerprint(key: &WrittenKey) -> String {
     let scalar = text.parse::<Fingerprint>().ok();
     let public = scalar.and_then(|scalar| VerifyingKey::of_scalar(scalar.as_bytes()));
     match &key.content {
-        Some((key, _)) if public.as_ref() == Some(key) => shown(&text),
+        Some((key, _)) if public.as_ref() == Some(key) => redact_word(&text),
         _ => text,
     }
-}
-
-/// Returns a name, redacted.
-fn shown(name: &str) -> String {
-    let text = redact(name);
-    without_scalars(&text, |_| false).unwrap_or(text)
 }
 
 impl RevokedFile {
@@ -240,9 +234,9 @@ impl RevokedFile {
             Some((of, key)) => {
                 let [.., setting] = key_settings(of.name.as_str(), &key.name);
                 let place = origin_of(&self.path, &setting)?.unwrap_or(Origin::Default);
-                let name = shown(&key.name);
+                let name = redact_word(&key.name);
                 let message = format!("{place} decides on `{name}` of `{}`", of.name);
-                let help = format!("have it say `{}={is_revoked}`", shown(&setting));
+                let help = format!("have it say `{}={is_revoked}`", redact_word(&setting));
                 Err(Refused::new(Kind::Conflict, message).with_help(help))
             }
             None => Ok(settings.options.reload),

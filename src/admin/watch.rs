@@ -1,12 +1,13 @@
 //! What changes among a registry's engines, for as long as the caller wants to know.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use prost::Message as _;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status, Streaming};
 
 use super::greeting::{Callee, Doubt, Found, PATIENCE, Registry, list_with_revision};
@@ -14,7 +15,9 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::engine::EngineId;
 use crate::grpc::{AttachIdentity, CallToken, Connection};
 use crate::proto::registry::watch_engines_response::Change;
-use crate::proto::registry::{Engine, WatchEnginesRequest, WatchEnginesResponse};
+use crate::proto::registry::{
+    Engine, ListEnginesRequest, WatchEnginesRequest, WatchEnginesResponse,
+};
 
 /// What there is to say.
 #[derive(Clone, Debug)]
@@ -115,19 +118,19 @@ struct Opened {
     _channel: AttachIdentity<Connection>,
 }
 
-/// Watches from the revision `from`, or from that of a list where it is absent or not known.
+/// Watches from the revision `from`, or from a list where it is absent or not known.
 async fn open(
     channel: AttachIdentity<Connection>,
     mut from: Option<String>,
 ) -> Result<Opened, Status> {
-    let mut listed = None;
     loop {
-        let from_revision = if let Some(revision) = from.take() {
-            revision
-        } else {
-            let all = list_with_revision(channel.clone()).await?;
-            listed.insert(all).1.clone()
+        let given = from.take();
+        let is_listed = given.is_none();
+        let (engines, from_revision, until) = match given {
+            Some(revision) => (Vec::new(), revision.clone(), revision),
+            None => list(channel.clone()).await?,
         };
+        let at = from_revision.clone();
         let request = WatchEnginesRequest { from_revision };
         let answer = match Registry::new(channel.clone()).watch_engines(request).await {
             Err(status) if status.code() == Code::OutOfRange => continue,
@@ -135,13 +138,57 @@ async fn open(
         };
         let renewed = answer.extensions().get::<CallToken>();
         let left = renewed.map(|token| token.renewed_at.duration_since(SystemClock.now()));
+        let mut changes = answer.into_inner();
+        let engines = match caught_up(engines, &mut changes, (at, &until)).await {
+            Err(status) if status.code() == Code::OutOfRange => continue,
+            engines => engines?,
+        };
         return Ok(Opened {
-            listed,
+            listed: is_listed.then_some((engines, until)),
             lasts: left.map_or(LASTS, Result::unwrap_or_default),
-            changes: answer.into_inner(),
+            changes,
             _channel: channel,
         });
     }
+}
+
+/// Lists all engines; returns also the revisions before the first page and after the last one.
+async fn list(
+    channel: AttachIdentity<Connection>,
+) -> Result<(Vec<Engine>, String, String), Status> {
+    let (engines, before) = list_with_revision(channel.clone()).await?;
+    let request = ListEnginesRequest {
+        page_size: 1,
+        ..ListEnginesRequest::default()
+    };
+    let last = Registry::new(channel).list_engines(request).await?;
+    Ok((engines, before, last.into_inner().revision))
+}
+
+/// Returns `engines` as they all were at the revision `until`: their pages are of different times,
+/// none of them earlier than `at`, where `changes` begin, or later than `until`.
+async fn caught_up(
+    engines: Vec<Engine>,
+    changes: &mut (impl Stream<Item = Result<WatchEnginesResponse, Status>> + Unpin),
+    (mut at, until): (String, &str),
+) -> Result<Vec<Engine>, Status> {
+    let listed = engines
+        .into_iter()
+        .map(|engine| (engine.id.clone(), engine));
+    let mut all: BTreeMap<_, _> = listed.collect();
+    while at != *until {
+        let next = changes.next().await.transpose()?;
+        let WatchEnginesResponse { revision, change } = next.ok_or_else(|| {
+            Status::unavailable("the watch ended before it had what the list shows")
+        })?;
+        match change {
+            Some(Change::Engine(engine)) => drop(all.insert(engine.id.clone(), *engine)),
+            Some(Change::RemovedId(id)) => drop(all.remove(&id)),
+            None => {}
+        }
+        at = revision;
+    }
+    Ok(all.into_values().collect())
 }
 
 /// What was said of each engine, in short.
@@ -179,8 +226,8 @@ impl Known {
                 differs.then_some(News::Engine(engine))
             }
             Change::RemovedId(id) => {
-                id.parse().ok().and_then(|id| self.0.remove(&id));
-                Some(News::Removed(id))
+                let was = id.parse().ok().and_then(|id| self.0.remove(&id));
+                was.map(|_| News::Removed(id))
             }
         }
     }
@@ -270,6 +317,67 @@ mod tests {
             assert_eq!(known.listed(vec![odd.clone()]).len(), 1);
         }
         assert!(known.0.is_empty());
-        assert!(known.changed(Some(Change::RemovedId(odd.id))).is_some());
+        assert!(known.changed(Some(Change::RemovedId(odd.id))).is_none());
+    }
+
+    #[test]
+    fn removal_of_an_engine_that_was_not_shown_is_not_said() {
+        let mut known = Known::default();
+        known.listed(vec![engine(1, "a")]);
+        let removed = |n| Some(Change::RemovedId(engine(n, "").id));
+
+        assert!(known.changed(removed(2)).is_none());
+        assert_eq!(shown(known.changed(removed(1))), ["01 is gone"]);
+        assert!(known.changed(removed(1)).is_none());
+    }
+
+    fn changes(
+        all: impl IntoIterator<Item = (&'static str, Change)>,
+    ) -> Vec<Result<WatchEnginesResponse, Status>> {
+        let sent = all.into_iter().map(|(revision, change)| {
+            Ok(WatchEnginesResponse {
+                revision: revision.to_owned(),
+                change: Some(change),
+            })
+        });
+        sent.collect()
+    }
+
+    #[tokio::test]
+    async fn list_whose_pages_are_of_different_times_is_shown_as_it_was_after_the_last() {
+        let put = |n, why| Change::Engine(Box::new(engine(n, why)));
+        // The second page has the change of "r2" already; the first one has none of them.
+        let listed = vec![engine(1, "old"), engine(2, "old"), engine(8, "newer")];
+        let sent = changes([
+            ("r1", put(8, "older")),
+            ("r2", put(8, "newer")),
+            ("r3", put(1, "new")),
+            ("r4", Change::RemovedId(engine(2, "").id)),
+            ("r5", put(3, "passing")),
+            ("r6", Change::RemovedId(engine(3, "").id)),
+            ("r7", put(4, "new")),
+            ("r8", put(4, "later")),
+        ]);
+        let mut sent = tokio_stream::iter(sent);
+
+        let all = caught_up(listed, &mut sent, ("r0".to_owned(), "r7")).await;
+
+        let first = Known::default().listed(all.unwrap());
+        assert_eq!(shown(first), ["01 new", "04 new", "08 newer"]);
+        let next = sent.next().await.unwrap().unwrap();
+        assert_eq!(next.revision, "r8");
+    }
+
+    #[tokio::test]
+    async fn list_that_its_watch_does_not_reach_is_not_shown() {
+        let change = Change::Engine(Box::new(engine(1, "a")));
+        let mut sent = tokio_stream::iter(changes([("r1", change)]));
+
+        let ended = caught_up(Vec::new(), &mut sent, ("r0".to_owned(), "r2")).await;
+
+        assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
+        let mut nothing = tokio_stream::iter(changes([]));
+        let same = caught_up(Vec::new(), &mut nothing, ("r0".to_owned(), "r0")).await;
+        assert!(same.unwrap().is_empty());
     }
 }

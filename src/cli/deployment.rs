@@ -13,7 +13,7 @@ use super::output::{Answer, Console, counted, example, table};
 use crate::admin::deployments::prune::Pruning;
 use crate::admin::deployments::{self, Peer, Removed};
 use crate::admin::{Change, Kind, Refused, SettingsFile};
-use crate::diagnostic::{CommandLine, Severity};
+use crate::diagnostic::{CommandLine, Severity, redact_word};
 use crate::identity::{DeploymentName, Environment, ModuleType, Role};
 use crate::jose::{KeyId, KeyMaterial, VerifyingKey};
 use crate::trust::{Deployment, TrustedKey};
@@ -239,7 +239,7 @@ fn show(file: &SettingsFile, name: &DeploymentName, console: &Console) -> Answer
 }
 
 fn described(key: &TrustedKey) -> String {
-    let mut text = format!("{}  {}", key.name, key.key_id);
+    let mut text = format!("{}  {}", redact_word(&key.name), key.key_id);
     let hash = key.key.fingerprint().to_string();
     if hash != key.key_id.as_str() {
         let _ = write!(text, "  (SPKI hash {hash})");
@@ -264,9 +264,14 @@ fn in_columns(deployments: &[Deployment]) -> String {
     table(&rows)
 }
 
+fn roles_of(deployment: &Deployment) -> Vec<String> {
+    let roles = deployment.roles.iter();
+    roles.map(|role| redact_word(role.as_str())).collect()
+}
+
 /// Returns the name, the module, the environment and the roles of a deployment.
 fn cells(deployment: &Deployment) -> [String; 4] {
-    let roles: Vec<_> = deployment.roles.iter().map(Role::as_str).collect();
+    let roles = roles_of(deployment);
     let environment = deployment.environment.as_ref().map(Environment::as_str);
     let (name, module) = (deployment.name.as_str(), deployment.module.as_str());
     let cells = [
@@ -280,13 +285,14 @@ fn cells(deployment: &Deployment) -> [String; 4] {
 
 fn deployment_in_json(deployment: &Deployment) -> Value {
     let keys = deployment.keys.iter().map(|key| {
-        json!({ "name": key.name, "fingerprint": key.key_id.as_str(), "revoked": key.revoked })
+        let name = redact_word(&key.name);
+        json!({ "name": name, "fingerprint": key.key_id.as_str(), "revoked": key.revoked })
     });
     json!({
         "name": deployment.name.as_str(),
         "module": deployment.module.as_str(),
         "environment": deployment.environment.as_ref().map(Environment::as_str),
-        "roles": deployment.roles.iter().map(Role::as_str).collect::<Vec<_>>(),
+        "roles": roles_of(deployment),
         "keys": keys.collect::<Value>(),
     })
 }

@@ -208,6 +208,7 @@ fn line(text: &mut String, row: &Row, console: &Console) {
     let (state, style) = match row.state {
         State::Ok => ("ok", "32"),
         State::Fail => ("FAIL", "31;1"),
+        State::Warn => ("WARN", "33;1"),
         State::Skip => ("skip", "2"),
         State::NotReached => ("-", "2"),
     };

@@ -21,7 +21,7 @@ use crate::clock::{Age, Clock as _, SystemClock};
 use crate::config::ModuleKind;
 use crate::diagnostic::CommandLine;
 use crate::engine::EngineStatus;
-use crate::grpc::{UnknownDeployment, cause, failure_of};
+use crate::grpc::{cause, failure_of};
 use crate::properties::name::same;
 use crate::proto::convert::status_word;
 use crate::proto::registry as wire;
@@ -224,18 +224,7 @@ fn dpm(home: &HomeArguments, console: &Console) -> Result<Callee, Refused> {
     let settings = home.load(&ModuleKind::Dpm, console)?;
     let made = settings.module();
     let module = made.map_err(|error| Refused::new(Kind::Unreadable, cause(&error)))?;
-    let dpm = settings.options.client.connection("dpm");
-    let named = dpm.and_then(|dpm| dpm.deployment.clone());
-    let known = named.map_or_else(|| module.deployment_of("dpm"), Ok);
-    let found = match (known, dpm) {
-        (Err(UnknownDeployment::Module(_)), _) => Callee::itself(&settings, &module),
-        (Err(error), _) => Err(Found::NotAsked.because(cause(&error))),
-        (Ok(_), None) => Err(Found::NotAsked.because("no connection to a DPM is set")),
-        (Ok(name), Some(dpm)) => {
-            let callee = Callee::of((&settings, &module), &name, dpm.target.clone(), "dpm");
-            callee.map(|callee| callee.or_at(&dpm.others))
-        }
-    };
+    let found = Callee::registry(&settings, &module);
     found.map_err(|doubt| refused(doubt, &home.module.home))
 }
 

@@ -160,7 +160,7 @@ fn run() -> Exit {
     let read = narrow(tree).try_get_matches();
     let arguments = match read.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
-        Err(error) => return output::usage(&error),
+        Err(error) => return output::usage(error),
     };
     let console = Console::new(arguments.output, arguments.color);
     let answer = match arguments.command {

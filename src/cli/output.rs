@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{self as render, AnnotationKind, Level, Origin as Place, Renderer};
+use clap::error::{ContextKind, ContextValue};
 use clap::{ColorChoice, ValueEnum};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::tcgetwinsize;
@@ -287,7 +288,16 @@ impl Console {
 
 /// Prints what clap has to say: help and version are answers, the rest is a wrong use, and may
 /// repeat an argument.
-pub(super) fn usage(error: &clap::Error) -> Exit {
+pub(super) fn usage(mut error: clap::Error) -> Exit {
+    if let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg)
+        && error.kind() == clap::error::ErrorKind::MissingRequiredArgument
+        && missing.iter().any(|name| name.starts_with("--home "))
+    {
+        let tried =
+            "`COUNTERSIGN_HOME` is not set, and this folder has no `etc/application.properties`";
+        let tip = ContextValue::StyledStrs(vec![tried.into()]);
+        error.insert(ContextKind::Suggested, tip);
+    }
     let text = error.render().to_string();
     let safe = visible(&redact(&text));
     let is_usage = error.use_stderr();

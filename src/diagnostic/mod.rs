@@ -9,6 +9,6 @@ mod shell;
 pub use finding::{Code, Finding, Findings, Origin, Severity, Snippet};
 pub use redact::{
     Public, misleads, private_parts, quote, quote_except, redact, redact_except, redact_name,
-    visible, without_scalars,
+    redact_word, visible, without_scalars,
 };
 pub use shell::CommandLine;

@@ -35,6 +35,11 @@ pub fn redact_name(name: &str) -> String {
     if name.len() >= TOKEN_PART && all_base64 && !is_path(name) && !is_camel_case(name) {
         return label(name.len());
     }
+    redact_word(name)
+}
+
+/// Redacts a name that a file gives to something, private scalars too.
+pub fn redact_word(name: &str) -> String {
     let shown = redact(name);
     without_scalars(&shown, |_| false).unwrap_or(shown)
 }

@@ -15,7 +15,7 @@ use super::monitor::Monitor;
 use super::one_way::{Arriving, Replies};
 use super::watch::Watches;
 use crate::engine::{DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineStatus};
-use crate::grpc::{PeerInfo, Rejections, cause, reason_of, refuse, verified_token};
+use crate::grpc::{PeerInfo, Rejections, cause, exhausted_for, reason_of, refuse, verified_token};
 use crate::proto::convert::{self, ConvertError, engine_id};
 use crate::proto::registry as wire;
 use crate::proto::registry::engine_registry_service_server::EngineRegistryService as Service;
@@ -66,9 +66,10 @@ impl EngineRegistryService {
             RegistryError::EngineNotOwned(_) => self.denied(Reason::EngineNotOwned, &text, caller),
             RegistryError::NotFound(_) => Status::not_found(text),
             RegistryError::Live(..) => Status::failed_precondition(text),
-            RegistryError::RegistryFull(_)
-            | RegistryError::DeploymentFull(_)
-            | RegistryError::TooFast(_) => Status::resource_exhausted(text),
+            RegistryError::RegistryFull(_) | RegistryError::DeploymentFull(_) => {
+                Status::resource_exhausted(text)
+            }
+            RegistryError::TooFast(_) => exhausted_for(Duration::from_secs(1), text),
             RegistryError::Undecided(_) => Status::unavailable(text),
             RegistryError::Store(error) => {
                 self.registry.log_failure(&cause(error));

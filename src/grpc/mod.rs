@@ -57,4 +57,4 @@ pub(crate) use status::callee_time;
 pub(crate) use status::code_name;
 pub use status::{DOMAIN, reason_of, refusal_of, refuse};
 #[cfg(feature = "registry")]
-pub(crate) use status::{OwnKey, failure_of, kind_of, summary_and_detail};
+pub(crate) use status::{OwnKey, exhausted_for, failure_of, kind_of, summary_and_detail};

@@ -28,8 +28,8 @@ use super::{listener, metadata};
 ///
 /// A stream, of requests or replies, ends with `TOKEN_EXPIRED`
 /// [`GRACE`](super::CallToken::GRACE) after the token with which it was opened, and with
-/// `KEY_REVOKED` at once when that key is revoked. A unary call ends by itself; its handler is not
-/// interrupted.
+/// `KEY_REVOKED` at once when that key is revoked, or `ROLE_MISSING` when the method's rule no longer
+/// admits its caller. A unary call ends by itself; its handler is not interrupted.
 #[derive(Clone, Debug)]
 pub struct VerifyIdentityLayer {
     pub(super) gate: Arc<Gate>,

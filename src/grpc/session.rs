@@ -1,5 +1,6 @@
-//! How long a call may go on: its token's time, and as long as its key is trusted. What is open to
-//! everyone has a bound of its own, on connections that have shown no verified token.
+//! How long a call may go on: its token's time, and as long as its key is trusted and its caller may
+//! call the method. What is open to everyone has a bound of its own, on connections that have shown
+//! no verified token.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -19,10 +20,11 @@ use tonic::body::Body;
 use super::callee::Callee;
 use super::gate::Gate;
 use super::status::refuse_in_full;
-use super::{carrier, metadata};
+use super::{carrier, metadata, refuse};
 use crate::admission::{Network, OpenCall, Standing};
 use crate::telemetry::events;
 use crate::token::{Reason, Refusal, VerifiedToken};
+use crate::trust::KeySet;
 
 /// For how long a stream may outlive the token with which it was opened.
 pub(super) const STREAM_GRACE: Duration = Duration::from_secs(10);
@@ -91,7 +93,7 @@ impl Session {
     /// Ends the call because of `refusal`, unless it was ended before; returns the status that ends
     /// its streams.
     pub(super) fn end(&self, refusal: Refusal) -> Status {
-        refuse_in_full(self.ended.get_or_init(|| {
+        as_status(self.ended.get_or_init(|| {
             let call = events::RejectedCall {
                 reason: refusal.reason.as_str(),
                 fingerprint: Some(self.token.key_id().as_str()),
@@ -113,8 +115,8 @@ impl Session {
         let trust = self.gate.verifier.trust();
         let mut changes = trust.subscribe();
         loop {
-            let still_trusted = self.token.still_trusted(&trust.current());
-            if let Err(refusal) = still_trusted.and_then(|()| self.in_time()) {
+            let still_admitted = self.still_admitted(&trust.current());
+            if let Err(refusal) = still_admitted.and_then(|()| self.in_time()) {
                 return self.end(refusal);
             }
             let left = self.due.duration_since(self.gate.verifier.clock().now());
@@ -124,6 +126,16 @@ impl Session {
                 // The store outlives the call, which holds it.
                 _ = changes.changed() => {}
             }
+        }
+    }
+
+    /// Checks that the caller is trusted, and that the method's rule admits who it is now.
+    fn still_admitted(&self, trust: &KeySet) -> Result<(), Refusal> {
+        let identity = self.token.identity_in(trust)?;
+        let rule = self.gate.rules.find(self.path.as_str());
+        match rule.filter(|_| identity != *self.token.identity()) {
+            Some(rule) => rule.check(&identity),
+            None => Ok(()),
         }
     }
 
@@ -153,6 +165,14 @@ impl Session {
 /// Claims the use of a token; ends with the status of a call that may not begin.
 pub(super) type Claiming = ReusableBoxFuture<'static, Result<(), Status>>;
 
+/// Ends a stream as a new call would be refused: a caller without the role reads no detail.
+fn as_status(refusal: &Refusal) -> Status {
+    match refusal.reason {
+        Reason::RoleMissing => refuse(refusal.reason, None),
+        _ => refuse_in_full(refusal),
+    }
+}
+
 /// What may end a call.
 #[derive(Clone, Debug)]
 pub(super) enum Limit {
@@ -168,7 +188,7 @@ impl Limit {
     /// Returns the status that ended one of its streams; `None` if all are open or complete.
     pub(super) fn ended(&self) -> Option<Status> {
         match self {
-            Self::Session(session) => session.ended.get().map(refuse_in_full),
+            Self::Session(session) => session.ended.get().map(as_status),
             Self::Visit(_) | Self::Callee(_) => None,
         }
     }

@@ -1,7 +1,7 @@
 //! The one map from a refusal to the wire, and back.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use tonic::{Code, Status};
@@ -52,6 +52,12 @@ pub(super) fn refuse_at(
 pub(super) fn refuse_in_full(refusal: &Refusal) -> Status {
     let detail = Some(refusal.detail.as_str());
     refuse_at(refusal.reason, detail, refusal.callee_time())
+}
+
+/// Refuses a call for which there is room again after `time`, as `RetryInfo` says.
+pub(crate) fn exhausted_for(time: Duration, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(time));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 /// Makes the trailers that end a reply with `status`.
@@ -197,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_callees_time_survives_the_wire() {
-        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_800_000_000_250);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_250);
         let status = refuse_at(Reason::TokenExpired, Some("expired"), Some(time));
 
         let back = Status::from_header_map(status.into_http::<()>().headers()).unwrap();

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::leases::Leases;
+use super::rates::{Rates, starts_over};
 use super::stale::Stale;
 use super::store::{EngineStore, Expected};
-use super::{Creations, Limits, Registrant, RegistryError};
+use super::{Limits, Registrant, RegistryError};
 use crate::clock::Clock;
 use crate::engine::{
     DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus,
@@ -40,8 +41,9 @@ pub struct EngineRegistry {
     store: Arc<dyn EngineStore>,
     clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
-    // Held while an engine is counted and created, so that the limits are exact.
-    creations: tokio::sync::Mutex<Creations>,
+    // Held while an engine is created, so that the limits are exact.
+    creating: tokio::sync::Mutex<()>,
+    rates: Rates,
     /// What is logged of each engine.
     news: Mutex<Ledger<(EngineId, News)>>,
     /// The status that the log has, of engines whose status has changed since.
@@ -84,7 +86,8 @@ impl EngineRegistry {
             store,
             clock,
             limits,
-            creations: tokio::sync::Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
+            rates: Rates::new(limits),
             news: Mutex::new(Ledger::new(MOST_NEWS, BURST)),
             unlogged: Mutex::default(),
             troubles: Mutex::new(Ledger::new(MOST_TROUBLES, 1)),
@@ -179,6 +182,10 @@ impl EngineRegistry {
                     alive.owner = caller.as_owner();
                 }
                 alive.heartbeat_interval = caller.heartbeat_interval;
+                // One that changes too often stays as it was; a later heartbeat says it again.
+                if alive != *engine && self.rates.count(&alive.owner.deployment, now).is_err() {
+                    alive = engine.clone();
+                }
                 alive.last_seen_at = now;
                 Ok(Some(alive))
             })
@@ -336,8 +343,8 @@ impl EngineRegistry {
     /// Creates `new` within the limits; returns `None` if it exists already.
     async fn create(&self, new: &Engine) -> Result<Option<Arc<Engine>>, RegistryError> {
         let deployment = &new.owner.deployment;
-        let mut creations = self.creations.lock().await;
-        self.count(new, &mut creations)?;
+        let _alone = self.creating.lock().await;
+        self.rates.count(deployment, new.registered_at)?;
         while let Err(full) = self.limits.check(self.store.count(deployment).await?) {
             // Where one less makes no room, as after a limit was lowered, none is forgotten.
             self.limits
@@ -350,22 +357,12 @@ impl EngineRegistry {
         Ok(created.map(|stored| stored.engine))
     }
 
-    fn count(&self, new: &Engine, creations: &mut Creations) -> Result<(), RegistryError> {
-        let per_second = self.limits.max_new_engines_per_second;
-        creations.count(&new.owner.deployment, per_second, new.registered_at)
-    }
-
-    /// Renews the registration of a known engine with what `new` says. A move to another address
-    /// counts as a new engine does.
+    /// Renews the registration of a known engine with what `new` says.
     async fn renew(&self, caller: &Registrant, new: &Engine) -> Result<Arc<Engine>, RegistryError> {
-        let known = self.find(new.id).await?;
-        if let Some(known) = known.filter(|known| known.address != new.address) {
-            caller.check_owns(&known)?;
-            self.count(new, &mut *self.creations.lock().await)?;
-        }
         let updated = self
             .update(new.id, |engine| {
                 caller.check_owns(engine)?;
+                self.rates.count_renewal(engine, new)?;
                 let mut renewed = new.clone();
                 if !starts_over(engine, new) {
                     renewed.status = engine.status;
@@ -469,13 +466,6 @@ impl Updated {
     fn status_changed(&self) -> bool {
         self.before.status != self.after.status
     }
-}
-
-/// Returns `true` if registering `new` over `engine` leads back to NEW.
-fn starts_over(engine: &Engine, new: &Engine) -> bool {
-    engine.address != new.address
-        || engine.is_of_another_process(new.instance)
-        || transition(engine.status, Event::Registered).is_some()
 }
 
 fn inactive(engine: &Engine, event: Event, reason: &str) -> Option<Engine> {

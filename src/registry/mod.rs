@@ -3,12 +3,12 @@
 mod address_policy;
 mod engine_registry;
 mod leases;
+mod rates;
 mod stale;
 pub mod store;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::engine::{Engine, EngineId, EngineStatus, Instance, Owner};
 use crate::identity::{Environment, ServiceIdentity};
@@ -38,8 +38,9 @@ pub struct Limits {
     pub max_engines: usize,
     /// The maximum number of engines of one deployment. Default: 1000.
     pub max_engines_per_deployment: usize,
-    /// The maximum number of new IDs of one deployment in a second; an engine that moves to another
-    /// address counts too. Default: 100.
+    /// The maximum number of new IDs of one deployment in a second. An engine that registers again with
+    /// another address, key or other constraints counts too; ten times as many may start again with
+    /// the same ones. Default: 100.
     pub max_new_engines_per_second: u32,
 }
 
@@ -65,34 +66,6 @@ impl Limits {
     }
 }
 
-/// How many engines each deployment created within the current second.
-#[derive(Debug, Default)]
-pub(super) struct Creations(HashMap<Arc<str>, (SystemTime, u32)>);
-
-impl Creations {
-    /// Counts one more engine of `deployment`, unless it had `limit` within the second.
-    pub(super) fn count(
-        &mut self,
-        deployment: &Arc<str>,
-        limit: u32,
-        now: SystemTime,
-    ) -> Result<(), RegistryError> {
-        let (since, count) = self.0.entry(Arc::clone(deployment)).or_insert((now, 0));
-        // A clock that was set back begins a new second, too.
-        if !now
-            .duration_since(*since)
-            .is_ok_and(|passed| passed < Duration::from_secs(1))
-        {
-            (*since, *count) = (now, 0);
-        }
-        if *count >= limit {
-            return Err(RegistryError::TooFast(limit));
-        }
-        *count += 1;
-        Ok(())
-    }
-}
-
 /// Why the registry refuses a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -112,8 +85,8 @@ pub enum RegistryError {
     /// The deployment owns as many engines as it may.
     #[error("the deployment owns {0} engines, which is the limit")]
     DeploymentFull(usize),
-    /// The deployment registers new engines faster than it may.
-    #[error("the deployment registers more than {0} new engines a second")]
+    /// The deployment registers new or changed engines faster than it may.
+    #[error("the deployment registers more than {0} new or changed engines a second")]
     TooFast(u32),
     /// Another process of the engine is recorded, and could not be asked now.
     #[error("whether engine {0} runs elsewhere is not known yet; try again")]

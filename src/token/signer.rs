@@ -183,9 +183,14 @@ impl VerifiedToken {
     ///
     /// `KEY_REVOKED`, or `KEY_UNKNOWN` if the deployment no longer has the key.
     pub fn still_trusted(&self, trust: &KeySet) -> Result<(), Refusal> {
+        self.identity_in(trust).map(drop)
+    }
+
+    /// Returns who called, as `trust` has it; refuses as [`still_trusted`](Self::still_trusted) does.
+    pub(crate) fn identity_in(&self, trust: &KeySet) -> Result<ServiceIdentity, Refusal> {
         let Some(deployment) = &self.deployment else {
             if trust.own().key_id == self.key_id {
-                return Ok(());
+                return Ok(self.identity.clone());
             }
             let detail = format!("`{}` is no longer this module's own key", self.key_id);
             return Err(Refusal::new(Reason::KeyUnknown, detail));
@@ -199,7 +204,9 @@ impl VerifiedToken {
             let detail = format!("`{}` is no longer trusted", self.key_id);
             return Err(Refusal::new(Reason::KeyUnknown, detail));
         };
-        Signer::Peer(found).not_revoked()
+        let signer = Signer::Peer(found);
+        signer.not_revoked()?;
+        Ok(signer.identity())
     }
 
     /// Returns when the token expires, without leeway.

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::modules::paired;
-use super::support::Folder;
+use super::support::{Folder, private_part};
 
 const DPM: &str = "dpm/etc/application.properties";
 const DPE: &str = "dpe/etc/application.properties";
@@ -550,4 +550,30 @@ fn name_that_is_typed_means_its_deployment_in_any_spelling() {
 
     let text = folder.read("dpm/etc/application.properties");
     assert!(!text.to_lowercase().contains("deployments.dpe"), "{text}");
+}
+
+#[test]
+fn private_scalar_in_place_of_a_name_is_not_shown() {
+    let folder = world();
+    let scalar = private_part(&folder.read("own.jwk"));
+    folder.run(ADD).exits(0);
+    let of = "ataccama.one.platform.deployments.dpe-two.security";
+    let named = folder.read(DPM).replace(
+        &format!("{of}.jwt-keys.key."),
+        &format!("{of}.jwt-keys[{scalar}]."),
+    );
+    assert!(named.contains(&scalar), "{named}");
+    folder.write(DPM, format!("{named}{of}.roles[1]={scalar}\n"));
+
+    for command in ["deployment list", "deployment show dpe-two"] {
+        for format in ["text", "json"] {
+            let run = folder.run(&format!("{command} --home dpm -o {format}"));
+            let run = run.exits(0);
+            assert!(run.stdout.contains("dpe-two"), "{run:?}");
+            assert!(run.stdout.contains("IMPERSONATION"), "{run:?}");
+            for text in [&run.stdout, &run.stderr] {
+                assert!(!text.contains(&scalar), "{text}");
+            }
+        }
+    }
 }

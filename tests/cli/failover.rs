@@ -40,7 +40,7 @@ fn engine_of_a_killed_dpm_is_ready_at_the_next_one() {
     assert!(listed.stdout.contains("READY"), "{}", listed.stdout);
     let doctor = folder
         .run(&format!("doctor --home dpe {addresses}"))
-        .exits(5);
+        .exits(0);
     let (gone, serving) = doctor.stdout.split_once("dpm-dev at localhost").unwrap();
     assert!(
         gone.contains(&format!("dpm-dev at 127.0.0.1:{one}")),
@@ -50,9 +50,32 @@ fn engine_of_a_killed_dpm_is_ready_at_the_next_one() {
         gone.contains("countersign.client.connection.dpm.addresses"),
         "{gone}"
     );
-    assert!(!serving.contains("FAIL"), "{serving}");
-    let one_alone = format!("doctor --home dpe {addresses} --peer localhost:{other}");
-    folder.run(&one_alone).exits(0);
+    assert!(gone.contains(" 4 tcp         WARN  "), "{gone}");
+    assert!(!doctor.stdout.contains("FAIL"), "{}", doctor.stdout);
+    assert!(!serving.contains("WARN"), "{serving}");
+    for (port, exit) in [
+        (format!("localhost:{other}"), 0),
+        (format!("127.0.0.1:{one}"), 5),
+    ] {
+        let one_alone = format!("doctor --home dpe {addresses} --peer {port}");
+        folder.run(&one_alone).exits(exit);
+    }
+
+    // Its order does not matter, and without any it is a failure.
+    let reversed = format!(
+        "--set countersign.client.connection.dpm.addresses=localhost:{other},127.0.0.1:{one}"
+    );
+    let doctor = folder.run(&format!("doctor --home dpe {reversed} -o json"));
+    let report = doctor.exits(0).json();
+    assert_eq!(report["healthy"], true);
+    assert_eq!(report["peers"][1]["layers"][1]["state"], "warn");
+    second.signal("-KILL");
+    second.child.wait().unwrap();
+    for all_down in [&addresses, &reversed] {
+        let doctor = folder.run(&format!("doctor --home dpe {all_down}"));
+        let report = doctor.exits(5).stdout;
+        assert!(report.contains(" 4 tcp         FAIL  "), "{report}");
+    }
 }
 
 #[test]

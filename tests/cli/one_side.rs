@@ -165,6 +165,8 @@ fn a_key_is_changed_across_two_machines() {
             .contains("`dpe-dev` is not shown to accept the new key"),
         "{unseen:?}"
     );
+    let next = "takes the block of `rotate prepare` with `countersign pair accept`";
+    assert!(unseen.stderr.contains(next), "{unseen:?}");
 
     let whole = rotate("run").exits(2);
     let help = "run the steps one by one:\n  countersign rotate activate --home dpm.properties \
@@ -203,13 +205,7 @@ fn a_key_is_changed_across_two_machines() {
     there.run(&revoke.replace(" --watch", "")).exits(0);
     let shown = there.run(show).exits(0);
     assert!(finished.stderr.contains("says `revoked`"), "{finished:?}");
-    assert!(
-        shown.stdout.contains(
-            "  revoked
-"
-        ),
-        "{shown:?}"
-    );
+    assert!(shown.stdout.contains("  revoked\n"), "{shown:?}");
     let both = Folder::new();
     both.write("dpm.properties", here.read("dpm.properties"));
     both.write("dpe.properties", there.read("dpe.properties"));

@@ -179,3 +179,28 @@ fn help_and_errors_have_one_spelling_of_a_module() {
         assert!(text.contains("$COUNTERSIGN_HOME"), "{command}: {text}");
     }
 }
+
+#[test]
+fn module_that_nothing_names_is_asked_for_with_what_was_tried() {
+    let folder = Folder::new();
+    let tried =
+        "`COUNTERSIGN_HOME` is not set, and this folder has no `etc/application.properties`";
+    for command in ["doctor", "deployment list", "rotate run --peer-file dpe"] {
+        let refused = folder.run(command).exits(2);
+        assert!(refused.stderr.contains("--home <DIR|FILE>"), "{refused:?}");
+        assert!(refused.stderr.contains(tried), "{refused:?}");
+        let refused = folder.run(&format!("{command} -o json")).exits(2);
+        assert!(refused.stderr.contains(tried), "{refused:?}");
+    }
+
+    let without_peer = folder.run("rotate run --home dpm").exits(2);
+    assert!(!without_peer.stderr.contains(tried), "{without_peer:?}");
+    assert!(
+        without_peer.stderr.contains("--peer-file"),
+        "{without_peer:?}"
+    );
+    for text in [without_peer.stderr, folder.run("rotate run --help").stdout] {
+        assert!(!text.contains("--one-side"), "{text}");
+        assert!(text.contains("--peer-file <DIR|FILE>"), "{text}");
+    }
+}

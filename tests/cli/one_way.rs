@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::free_port::free_port;
 use super::modules::{ANY_PORT, Running, paired_with};
 
 /// Returns how many ports the process `pid` listens on.
@@ -63,4 +64,41 @@ fn one_way_dpe_opens_no_grpc_port_and_is_ready() {
     let left = folder.run(&format!("engines list --home dpe {at_dpm}"));
     let list = left.exits(0).stdout;
     assert!(list.contains("INACTIVE"), "{list}");
+}
+
+#[test]
+fn old_key_stays_while_a_one_way_engine_signs_with_it() {
+    let port = free_port();
+    // No longer than this is waited for the last token of the old key.
+    let short = "ataccama.authentication.internal.jwt.generator.token-expiration=2\n\
+                 countersign.token.max-lifetime=2\ncountersign.token.leeway=1s\nserver.port=0\n";
+    let dpm = format!("{short}ataccama.server.grpc.port={port}\n");
+    let dpe = format!(
+        "{short}countersign.dpe.one-way=true\n\
+         ataccama.client.connection.dpm.grpc.port={port}\n"
+    );
+    let files = ["dpm", "dpe"].map(|home| format!("{home}/etc/application.properties"));
+    let folder = paired_with(&[(&files[0], &dpm), (&files[1], &dpe)]);
+    let mut dpm = Running::start(&folder, "dpm run --home dpm");
+    let run = "dpe run --home dpe";
+    let mut dpe = Running::start_with(&folder, run, [("COUNTERSIGN_RELOAD", "false")]);
+    dpm.until("newStatus=READY");
+    let rotate = |step: &str, more: &str| {
+        folder.run(&format!(
+            "rotate {step} --home dpe --peer-file dpm --yes {more}"
+        ))
+    };
+    rotate("prepare", "").exits(0);
+    rotate("activate", "").exits(0);
+
+    let waited = rotate("run", "--timeout 1").exits(1);
+
+    let expected = "the running module still signs with its old key: the one-way engine, as the \
+                    DPM at localhost:";
+    assert!(waited.stderr.contains(expected), "{waited:?}");
+    // An engine that was stopped, or that follows its file, holds nothing up.
+    dpe.stop();
+    let mut dpe = Running::start(&folder, run);
+    dpe.until("Engine registered");
+    rotate("run", "").exits(0);
 }

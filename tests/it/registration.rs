@@ -1,5 +1,7 @@
 //! What the registry's service accepts, from which callers, and what it answers.
 
+use std::time::Duration;
+
 use countersign::Module;
 use countersign::Reason;
 use countersign::engine::EngineStatus;
@@ -8,6 +10,7 @@ use countersign::identity::Roles;
 use countersign::proto::registry as wire;
 use countersign::testing::{own_deployment, trusted};
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::support::world::{
     Keys, RegistryClient, RunningDpe, RunningDpm, free_port, fresh_id, module, registration_of,
@@ -344,4 +347,25 @@ async fn full_registry_is_exhausted() {
 
     assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
     dpe.stop().await;
+}
+
+#[tokio::test]
+async fn registration_that_comes_too_fast_is_refused_with_the_time_to_wait() {
+    let keys = Keys::new();
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.limits.max_new_engines_per_second = 1;
+    });
+    let mut client = dpm.client(&keys.dpe_module()).await;
+    let address = free_port().await.local_addr().unwrap();
+
+    let refused = loop {
+        let new = registration_of(fresh_id(), address);
+        if let Err(refused) = client.register_engine(new).await {
+            break refused;
+        }
+    };
+
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let retry = refused.get_details_retry_info().unwrap();
+    assert_eq!(retry.retry_delay, Some(Duration::from_secs(1)));
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use countersign::clock::Clock as _;
 use countersign::grpc::{CallToken, reason_of};
+use countersign::identity::{ModuleType, Role, Roles};
 use countersign::testing::{self, Pair, own_deployment, trusted};
 use countersign::{MethodRules, Module, Reason, Rule};
 use tokio::sync::mpsc;
@@ -260,6 +261,57 @@ async fn key_that_is_no_longer_listed_ends_its_streams() {
 
     let ended = soon("the stream's end", replies.message()).await;
     assert_eq!(reason_of(&ended.unwrap_err()), Some(Reason::KeyUnknown));
+}
+
+#[tokio::test]
+async fn streams_end_as_a_new_call_is_refused_where_the_rule_no_longer_admits_their_caller() {
+    let role = Rule::role(Role::impersonation());
+    let module = Rule::module(ModuleType::new("dpe").unwrap());
+    let mut without_role = trusted(&own_deployment("dpe", "dpe-dev"));
+    without_role.roles = Roles::default();
+    let mut other_module = without_role.clone();
+    other_module.module = ModuleType::new("ledger").unwrap();
+    for (rule, now) in [(role, without_role), (module, other_module)] {
+        let pair = testing::pair();
+        let callee = Echo::serve_by(&pair.dpm, rule).await;
+        let mut client = Client::new(layered(&pair, channel(callee).await));
+        let (_send, mut replies) = client.chat().await.unwrap().into_inner();
+        let (_messages, waiting) = mpsc::channel(1);
+        let mut collecting = Client::new(layered(&pair, channel(callee).await));
+        let collect = tokio::spawn(async move { collecting.collect(waiting).await });
+        tokio::task::yield_now().await;
+
+        let mut changed = trusted(&pair.dpe.own());
+        (changed.roles, changed.module) = (now.roles, now.module);
+        now_trusts(&pair.dpm, vec![changed]);
+
+        let ended = soon("the reply stream's end", replies.message()).await;
+        let collected = soon("the request stream's end", collect).await.unwrap();
+        let refused = client.say("after").await.unwrap_err();
+        assert_eq!(reason_of(&refused), Some(Reason::RoleMissing));
+        for ended in [ended.unwrap_err(), collected.unwrap_err()] {
+            assert_eq!(ended.code(), refused.code());
+            assert_eq!(ended.message(), refused.message());
+            assert_eq!(ended.details(), refused.details());
+        }
+    }
+}
+
+#[tokio::test]
+async fn role_that_no_rule_asks_for_ends_no_stream_when_it_goes() {
+    let pair = testing::pair();
+    let callee = Echo::serve(&pair.dpm).await;
+    let mut client = Client::new(layered(&pair, channel(callee).await));
+    let (send, mut replies) = client.chat().await.unwrap().into_inner();
+
+    let mut without_role = trusted(&pair.dpe.own());
+    without_role.roles = Roles::default();
+    now_trusts(&pair.dpm, vec![without_role]);
+
+    for text in ["one", "two"] {
+        send.send(text.to_owned()).await.unwrap();
+        assert_eq!(replies.message().await.unwrap().unwrap(), text);
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use countersign::engine::EngineStatus;
 use countersign::grpc::{Drained, reason_of};
+use countersign::identity::Roles;
 use countersign::proto::registry as wire;
 use countersign::proto::registry::watch_engines_response::Change;
-use countersign::testing::own_deployment;
+use countersign::testing::{own_deployment, trusted};
 use countersign::{Module, Reason};
 use tonic::{Code, Status, Streaming};
 
@@ -209,7 +210,9 @@ async fn revision_that_is_not_known_is_out_of_range() {
 #[tokio::test]
 async fn watcher_that_reads_too_slowly_is_dropped_and_lists_again() {
     let keys = Keys::new();
-    let dpm = RunningDpm::start(keys.dpm_module()).await;
+    let dpm = RunningDpm::start_with(keys.dpm_module(), free_port().await, |options| {
+        options.limits.max_new_engines_per_second = 1000;
+    });
     let address = free_port().await.local_addr().unwrap();
     let mut client = dpm.client(&keys.dpe_module()).await;
     let mut slow = dpm.client(&keys.dpe_module()).await;
@@ -325,4 +328,20 @@ async fn watch_ends_with_the_key_of_its_caller() {
 
     let ended = next(&mut changes).await.unwrap_err();
     assert_eq!(reason_of(&ended), Some(Reason::KeyUnknown));
+}
+
+#[tokio::test]
+async fn watch_ends_with_the_role_of_its_caller() {
+    let keys = Keys::new();
+    let dpm_module: Module = keys.dpm_module();
+    let dpm = RunningDpm::start(dpm_module.clone()).await;
+    let mut client = dpm.client(&keys.dpe_module()).await;
+    let mut changes = watch(&mut client, "").await.unwrap();
+
+    let mut without_role = trusted(&keys.dpe);
+    without_role.roles = Roles::default();
+    now_trusts(&dpm_module, vec![without_role]);
+
+    let ended = next(&mut changes).await.unwrap_err();
+    assert_eq!(reason_of(&ended), Some(Reason::RoleMissing));
 }

@@ -8,6 +8,7 @@ use crate::admin::error::{Kind, Refused};
 use crate::admin::setting::{Setting, key_settings, record};
 use crate::admin::source::SettingsFile;
 use crate::config::Home;
+use crate::diagnostic::redact_word;
 use crate::storage::revoked_keys::{self, Record, Standing};
 
 /// The keys that are removed.
@@ -57,7 +58,7 @@ impl Pruning {
             for key in revoked {
                 let pruned = PrunedKey {
                     deployment: name.to_owned(),
-                    name: key.name.clone(),
+                    name: redact_word(&key.name),
                     fingerprint: key.key_id.to_string(),
                 };
                 if left == 1 {

@@ -181,11 +181,23 @@ async fn dial(visit: &mut Visitor<'_>, peer: &Peer<'_>, engine: &Engine) -> Resu
     Ok(())
 }
 
-/// Visits a module that this one calls: its DPM, or another one.
-pub(super) async fn visit(peer: &Peer<'_>, live: &Live<'_>) {
+/// Visits a module that this one calls: its DPM, or another one. Returns `true` if it is there; if
+/// not, that is a warning for one that `may_be_away`.
+pub(super) async fn visit(peer: &Peer<'_>, live: &Live<'_>, may_be_away: bool) -> bool {
     let title = format!("{} at {}", peer.name, peer.target);
-    let examined = live.visit(title, async |visit| examine(visit, peer).await);
+    let mut is_there = true;
+    let examined = live.visit(title, async |visit| {
+        examine(visit, peer).await.map_err(|failed| {
+            is_there = failed.layer > Layer::Tcp;
+            if may_be_away && !is_there {
+                failed.warning()
+            } else {
+                failed
+            }
+        })
+    });
     examined.await;
+    is_there
 }
 
 async fn examine(visit: &mut Visitor<'_>, peer: &Peer<'_>) -> Result<(), Row> {

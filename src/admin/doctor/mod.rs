@@ -69,11 +69,13 @@ pub async fn examine(
         Ok(peers) => peers,
     };
     let live = Live::new(vec![config(settings), key(settings)], show);
-    for peer in &peers {
+    let mut is_reached = false;
+    for (peer, left) in peers.iter().zip((0..peers.len()).rev()) {
         if peer.deployment.is_none() {
             engines::visits(peer, &live).await?;
         } else {
-            engines::visit(peer, &live).await;
+            // Of several addresses one is enough.
+            is_reached |= engines::visit(peer, &live, is_reached || left > 0).await;
         }
     }
     Ok(live.end())

@@ -71,6 +71,8 @@ pub enum State {
     Ok,
     /// It does not, and what follows could not be examined.
     Fail,
+    /// It does not either; the peer has other addresses.
+    Warn,
     /// There is nothing to examine.
     Skip,
     /// A layer before it failed.
@@ -204,6 +206,12 @@ impl Row {
         row
     }
 
+    /// Makes a failure a warning.
+    pub(super) fn warning(self) -> Self {
+        let state = State::Warn;
+        Self { state, ..self }
+    }
+
     /// Marks that one side refuses the other.
     pub(super) fn refused(mut self) -> Self {
         self.refused = true;
@@ -230,7 +238,8 @@ impl Row {
     /// Returns what is news when it changes: neither how long it took, nor by how much clocks
     /// differ.
     pub fn outcome(&self) -> (State, Option<Side>, Vec<Help>, Option<String>) {
-        let is_fixed = self.state == State::Fail && self.layer < Layer::Clock;
+        let has_failed = matches!(self.state, State::Fail | State::Warn);
+        let is_fixed = has_failed && self.layer < Layer::Clock;
         let detail = is_fixed.then(|| self.detail.clone());
         (self.state, self.side, self.help.clone(), detail)
     }

@@ -8,15 +8,19 @@ use tonic::Status;
 
 use super::{Rotation, Step};
 use crate::admin::error::{Kind, Refused};
-use crate::admin::greeting::{Callee, Doubt, Found, PATIENCE, no_port, unknown_at, unusable};
+use crate::admin::greeting::{
+    Callee, Doubt, Found, PATIENCE, Registry, no_port, takes_calls, unknown_at, unusable,
+};
 use crate::admin::source::home_of;
 use crate::config::{self, ModuleKind, Settings};
 use crate::diagnostic::CommandLine;
+use crate::dpe::stored_engine_id;
 use crate::grpc::{AttachIdentity, Connection, ProofMode, Target, cause};
 use crate::identity::DeploymentName;
 use crate::jose::{Fingerprint, KeyId, SigningKey};
 use crate::proto::identity::identity_service_client::IdentityServiceClient;
 use crate::proto::identity::{WhoAmIRequest, WhoAmIResponse};
+use crate::proto::registry::{Engine, EngineStatus, GetEngineRequest};
 use crate::telemetry::Untrusted;
 use crate::trust::Deployment;
 
@@ -44,7 +48,7 @@ pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Result<(), 
         let Ok(settings) = load(&owner.path, kind) else {
             continue;
         };
-        let (at, answer) = match ask_own_module(&settings).await {
+        let (who, key) = match signs_with(&settings).await {
             Ok(answered) => answered,
             Err(doubt) if matches!(doubt.found, Found::Refused | Found::Tls) => {
                 return Err(doubt);
@@ -52,13 +56,49 @@ pub async fn own_in_force(rotation: &Rotation, kind: &ModuleKind) -> Result<(), 
             // It may not run here, and the next replica may.
             Err(_) => continue,
         };
-        if answer.callee_fingerprint != settings.own.key_id.as_str() {
-            let other = Untrusted(&answer.callee_fingerprint);
-            let why = format!("the module at {at} signs with `{other}`");
+        if key != settings.own.key_id.as_str() {
+            let why = format!("{who} signs with `{}`", Untrusted(&key));
             return Err(Found::Refused.because(why));
         }
     }
     Ok(())
+}
+
+/// Asks with which key the running module of `settings` signs: the module itself, or the DPM of a
+/// one-way engine. Returns also who that is.
+async fn signs_with(settings: &Settings) -> Result<(String, String), Doubt> {
+    if takes_calls(settings).is_ok() {
+        let (at, answer) = ask_own_module(settings).await?;
+        return Ok((format!("the module at {at}"), answer.callee_fingerprint));
+    }
+    let engine = recorded(settings).await;
+    // That the DPM does not answer says nothing of the engine.
+    let (at, engine) = engine.map_err(|doubt| Found::NotAsked.because(doubt.why))?;
+    let who = format!("the one-way engine, as the DPM at {at} knows it,");
+    Ok((who, engine.fingerprint))
+}
+
+/// Asks the DPM for the running engine of `settings`.
+async fn recorded(settings: &Settings) -> Result<(Target, Engine), Doubt> {
+    let id = stored_engine_id(&settings.home.storage()).map_err(unusable)?;
+    let engine_id = id.ok_or_else(not_running)?.to_string();
+    let module = settings.module().map_err(unusable)?;
+    let callee = Callee::registry(settings, &module)?;
+    let asking = async |channel| {
+        let mut client = Registry::new(channel);
+        client.get_engine(GetEngineRequest { engine_id }).await
+    };
+    let answer = callee.ask(Instant::now() + PATIENCE, asking).await?;
+    let engine = answer.into_inner().engine.filter(|engine| {
+        let runs = [EngineStatus::New, EngineStatus::Ready].contains(&engine.status());
+        let name = settings.own.name.as_ref();
+        runs && name.is_none_or(|name| engine.deployment == name.as_str())
+    });
+    Ok((callee.target, engine.ok_or_else(not_running)?))
+}
+
+fn not_running() -> Doubt {
+    Found::NotAsked.because("the engine does not run")
 }
 
 /// Asks the running module of `settings` who it is, as the module itself.
@@ -199,6 +239,7 @@ fn listener_of(deployment: &Deployment, file: Option<&Path>) -> Result<Target, D
         return Err(Found::NotAsked.because("nothing says where it listens"));
     };
     let peer = load(file, &ModuleKind::of(&deployment.module))?;
+    takes_calls(&peer)?;
     let bound = peer.options.server.listener().ok_or_else(no_port)?;
     Ok(match peer.options.engine.hostname {
         Some(hostname) => Target::new(&hostname, bound.port()),

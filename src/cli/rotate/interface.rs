@@ -56,6 +56,8 @@ pub(crate) enum Command {
     /// It continues from what the files say, also after an interruption.
     #[command(after_help = example("rotate run --home dpe --peer-file dpm --now --yes"))]
     #[command(mut_arg("one_side", |arg| arg.hide(true)))]
+    #[command(mut_arg("peer_file", |arg| arg.required_unless_present("one_side")))]
+    #[command(mut_group("peers", |_| ArgGroup::new("peers").arg("peer_file")))]
     Run(StepArguments),
     /// Replace a lost, broken or leaked key; the peers revoke it and all before it
     ///
@@ -233,6 +235,13 @@ impl StepArguments {
                     Step::Abort => "a revoked key stays revoked; begin again:",
                 };
                 (why, self.command(first.as_str()))
+            }
+            // It is not shown where a peer is whose file lies elsewhere, or that it has the block.
+            Kind::Conflict if self.files.one_side => {
+                return error.with_help(
+                    "its operator takes the block of `rotate prepare` with `countersign pair accept`; \
+                     or name where it listens with `--peer-address`, or do without it with `--except`",
+                );
             }
             _ => return error,
         };

@@ -1,5 +1,6 @@
 mod history;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -434,6 +435,127 @@ async fn moving_engine_counts_against_the_rate_limit() {
     world.clock.advance(Duration::from_secs(1));
     let moved = world.register_at("dpe-a", 1, 1004).await.unwrap();
     assert_eq!(moved.address.port(), 1004);
+}
+
+/// What an engine offers.
+fn offer(word: &str) -> EngineConstraints {
+    EngineConstraints::new(BTreeMap::new(), BTreeMap::new(), vec![word.to_owned()]).unwrap()
+}
+
+/// A process of `dpe-dev` that signs with the key `fingerprint`.
+fn signing_with(fingerprint: &str, n: u8) -> Registrant {
+    Registrant {
+        fingerprint: fingerprint.into(),
+        ..process(n)
+    }
+}
+
+#[tokio::test]
+async fn engine_that_says_something_new_of_itself_counts_as_a_new_one_does() {
+    let world = World::with_limits(Limits {
+        max_new_engines_per_second: 3,
+        ..Limits::default()
+    });
+    let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+    let register = async |caller: &Registrant, word: &str| {
+        let registered = world
+            .registry
+            .register(caller, id(1), address.clone(), offer(word));
+        registered.await
+    };
+    let changes = world.registry.store().changes().unwrap();
+    let (one, other) = (signing_with("one", 1), signing_with("other", 1));
+    register(&one, "a").await.unwrap();
+    register(&one, "b").await.unwrap();
+    register(&other, "b").await.unwrap();
+    let noted = changes.now();
+
+    for (caller, word) in [(&one, "b"), (&other, "c"), (&signing_with("one", 2), "b")] {
+        let refused = register(caller, word).await;
+        assert!(matches!(refused, Err(RegistryError::TooFast(3))), "{word}");
+    }
+
+    // What is known already is no change, and an engine that starts again is let in.
+    register(&other, "b").await.unwrap();
+    assert_eq!(changes.now(), noted);
+    register(&signing_with("other", 2), "b").await.unwrap();
+    world.register("dpe-b", 2).await.unwrap();
+    world.clock.advance(Duration::from_secs(1));
+    register(&other, "c").await.unwrap();
+}
+
+#[tokio::test]
+async fn ten_times_as_many_engines_start_again_in_a_second_as_may_be_new() {
+    let world = World::with_limits(Limits {
+        max_new_engines_per_second: 2,
+        ..Limits::default()
+    });
+    let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+    let start = async |caller: &Registrant| {
+        let constraints = EngineConstraints::default();
+        let registered = world
+            .registry
+            .register(caller, id(1), address.clone(), constraints);
+        registered.await
+    };
+    start(&process(0)).await.unwrap();
+    for n in 1..=10 {
+        start(&process(n)).await.unwrap();
+        // One that does not say which process it is, too.
+        start(&caller("dpe-dev")).await.unwrap();
+    }
+
+    for again in [process(11), process(12)] {
+        let refused = start(&again).await;
+        assert!(matches!(refused, Err(RegistryError::TooFast(20))));
+    }
+
+    world.clock.advance(Duration::from_secs(1));
+    start(&process(11)).await.unwrap();
+    for _ in 1..20 {
+        world
+            .registry
+            .deregister(&process(11), id(1))
+            .await
+            .unwrap();
+        start(&process(11)).await.unwrap();
+    }
+    world
+        .registry
+        .deregister(&process(11), id(1))
+        .await
+        .unwrap();
+    let refused = start(&process(11)).await;
+    assert!(matches!(refused, Err(RegistryError::TooFast(20))));
+}
+
+#[tokio::test]
+async fn heartbeats_that_alternate_keys_are_signs_of_life_and_few_changes() {
+    let world = World::with_limits(Limits {
+        max_new_engines_per_second: 3,
+        ..Limits::default()
+    });
+    let keys = ["one", "other"].map(|key| signing_with(key, 1));
+    let address = EngineAddress::new("dpe.example.org", 8532).unwrap();
+    let registered = world
+        .registry
+        .register(&keys[0], id(1), address, offer("a"));
+    registered.await.unwrap();
+    let changes = world.registry.store().changes().unwrap();
+    let noted = changes.now();
+
+    for n in 1..100 {
+        world.clock.advance(Duration::from_millis(1));
+        let answer = world.registry.heartbeat(&keys[n % 2], id(1)).await.unwrap();
+        assert_eq!(answer.last_seen_at, world.clock.now());
+    }
+
+    assert_eq!(changes.now(), noted + 2);
+    world.clock.advance(Duration::from_secs(1));
+    for key in &keys {
+        let answer = world.registry.heartbeat(key, id(1)).await.unwrap();
+        assert_eq!(answer.owner.fingerprint, key.fingerprint);
+    }
 }
 
 #[tokio::test(start_paused = true)]
