@@ -42,6 +42,8 @@ pub struct Engine {
     pub instance: Option<Instance>,
     /// The time between two of its heartbeats, if it names one. Not sent on the wire.
     pub heartbeat_interval: Option<Duration>,
+    /// Where its stream is, if it is a one-way engine that has proved itself over one.
+    pub(crate) held: Option<Held>,
     /// When it last became NEW.
     pub registered_at: SystemTime,
     /// When it last called, or answered a check.
@@ -80,11 +82,17 @@ impl Engine {
             && (self.status != EngineStatus::Inactive || self.last_seen_at == other.last_seen_at)
     }
 
+    /// Returns `true` if another process of the registry has, or had last, its proved stream.
+    pub(crate) fn is_held_elsewhere(&self) -> bool {
+        self.held.is_some_and(|held| held.by.is_some())
+    }
+
     /// Returns `true` if callers see no difference, but for when the engine was last seen.
     pub(crate) fn is_shown_as(&self, other: &Self) -> bool {
         let shown = Self {
             over_loopback: other.over_loopback,
             heartbeat_interval: other.heartbeat_interval,
+            held: other.held,
             last_seen_at: other.last_seen_at,
             ..self.clone()
         };
@@ -97,6 +105,23 @@ impl fmt::Display for Engine {
         let Self { id, address, .. } = self;
         write!(f, "Engine(id={id}, address={address})")
     }
+}
+
+/// The last proved stream of a one-way engine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Held {
+    /// Which process of the registry has it, or had it; `None` for this one.
+    pub(crate) by: Option<Uuid>,
+    /// Whether it is open.
+    pub(crate) is_open: bool,
+}
+
+impl Held {
+    /// A stream that is open here.
+    pub(crate) const HERE: Self = Self {
+        by: None,
+        is_open: true,
+    };
 }
 
 /// The deployment that registered an engine. Cloning is cheap.

@@ -33,11 +33,11 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 419),
     ("cli", 4631),
     ("clock", 86),
-    ("config", 7093),
+    ("config", 7161),
     ("diagnostic", 596),
     ("dpe", 853),
-    ("dpm", 2762),
-    ("engine", 333),
+    ("dpm", 2807),
+    ("engine", 349),
     ("failure", 107),
     ("files", 101),
     ("grpc", 6110),
@@ -47,18 +47,18 @@ const BUDGETS: &[(&str, usize)] = &[
     ("library", 315),
     ("program", 149),
     ("properties", 1784),
-    ("proto", 177),
-    ("registry", 3202),
+    ("proto", 178),
+    ("registry", 3410),
     ("secret", 22),
     ("storage", 341),
-    ("telemetry", 1743),
+    ("telemetry", 1761),
     ("testing", 51),
     ("token", 1856),
     ("trust", 313),
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 42380;
+const TOTAL: usize = 42736;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

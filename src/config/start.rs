@@ -166,8 +166,9 @@ impl Settings {
             #[cfg(feature = "etcd")]
             RegistryStore::Etcd(etcd) => {
                 let clock = Arc::clone(module.clock());
-                let store =
-                    EtcdStore::open(etcd_options(etcd)?, module.trust().twin(), clock).await;
+                let mut options = etcd_options(etcd)?;
+                options.max_engines = self.options.limits.max_engines;
+                let store = EtcdStore::open(options, module.trust().twin(), clock).await;
                 if let Some(replay) = &module.replay {
                     replay.share(|kept_for| store.claims(kept_for));
                 }
@@ -220,6 +221,7 @@ fn etcd_options(settings: &EtcdSettings) -> Result<EtcdOptions, TlsError> {
             trusted: trusted.to_vec(),
             identity,
         }),
+        max_engines: 0,
     })
 }
 

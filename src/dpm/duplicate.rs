@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex as Gate, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 
 use super::check::{Checker, Context};
 use crate::engine::{Engine, EngineAddress, EngineId, EngineStatus};
-use crate::registry::{CheckOutcome, Registrant, RegistryError};
+use crate::registry::{CheckOutcome, EngineRegistry, Registrant, RegistryError};
 use crate::telemetry::{Ledger, events};
 
 /// Has registrations of one engine id wait for each other, and finds those of a second process.
@@ -59,24 +60,35 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     /// Returns the recorded engine if `caller` is another process than the recorded one, and that
-    /// one proves itself at its recorded address now.
+    /// one proves itself at its recorded address now, or holds a stream to another DPM.
     pub(super) async fn lost_to(
         &mut self,
         caller: &Registrant,
         address: &EngineAddress,
         context: &Arc<Context>,
     ) -> Result<Option<Arc<Engine>>, RegistryError> {
-        let found = context.registry.find(self.id).await?;
+        let mut found = context.registry.find(self.id).await?;
+        if let Some(recorded) = &found
+            && is_rival(recorded, caller, address)
+            && is_elsewhere(recorded)
+        {
+            caller.check_owns(recorded)?;
+            found = settled(self.id, &context.registry).await?;
+        }
         let Some(recorded) = found.filter(|recorded| is_rival(recorded, caller, address)) else {
             return Ok(None);
         };
         caller.check_owns(&recorded)?;
+        if is_elsewhere(&recorded) && !recorded.held.is_some_and(|held| held.is_open) {
+            // It may be on its way to another DPM until its lease is over.
+            return Err(RegistryError::Undecided(self.id));
+        }
         let known = self.verdict.as_deref().and_then(Option::as_ref);
         let is_proved = known.is_some_and(|(proved, at)| {
             // At its own address the answer may have changed: it has started again.
             proved.is_still(&recorded) && at.elapsed() < HOLDS && recorded.address != *address
         });
-        if !is_proved {
+        if !is_proved && !is_elsewhere(&recorded) {
             let mut checker = Checker::new(Arc::clone(context));
             match timeout(LONGEST_CHECK, checker.check(&recorded)).await {
                 Ok(Some(CheckOutcome::Proved)) => {}
@@ -116,6 +128,31 @@ fn is_rival(recorded: &Engine, caller: &Registrant, address: &EngineAddress) -> 
         None => recorded.address != *address,
     };
     is_another && matches!(recorded.status, EngineStatus::New | EngineStatus::Ready)
+}
+
+/// Returns `true` if another DPM is the one that asks a READY engine, over its stream.
+fn is_elsewhere(recorded: &Engine) -> bool {
+    recorded.status == EngineStatus::Ready && recorded.is_held_elsewhere()
+}
+
+/// Waits for as long as a check takes, so that the DPM that asks the engine `id` notes it where nothing
+/// answers; returns the engine as it is then.
+async fn settled(
+    id: EngineId,
+    registry: &EngineRegistry,
+) -> Result<Option<Arc<Engine>>, RegistryError> {
+    let mut news = registry.others();
+    let settling = async {
+        while let Some(news) = &mut news
+            && registry
+                .find(id)
+                .await
+                .is_ok_and(|found| found.is_some_and(|now| is_elsewhere(&now)))
+            && !matches!(news.recv().await, Err(RecvError::Closed))
+        {}
+    };
+    let _ = timeout(LONGEST_CHECK, settling).await;
+    registry.find(id).await
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -214,6 +251,7 @@ mod tests {
                     over_loopback: true,
                     instance: recorded,
                     heartbeat_interval: None,
+                    held: None,
                     registered_at: std::time::SystemTime::UNIX_EPOCH,
                     last_seen_at: std::time::SystemTime::UNIX_EPOCH,
                 };

@@ -111,7 +111,7 @@ impl Monitor {
             registry.note(&engine);
             self.owner_of(&engine, &trust).await;
             match engine.status {
-                _ if !registry.is_mine(engine.id) => {}
+                _ if !self.is_to_check(&engine) => {}
                 EngineStatus::Ready => self.check_in(up_to(soon), engine.id, MIN_PAUSE),
                 EngineStatus::Inactive => {}
                 _ => self.check_in(soon + up_to(soon), engine.id, MIN_PAUSE),
@@ -223,7 +223,7 @@ impl Monitor {
                 // A check under way is given up.
                 Duration::ZERO
             };
-            if self.context.registry.is_mine(engine.id) {
+            if self.is_to_check(engine) {
                 self.check_in(within, engine.id, MIN_PAUSE);
             }
         }
@@ -250,15 +250,24 @@ impl Monitor {
         let trust = module.trust().load();
         for engine in engines {
             registry.note(&engine);
+            if engine.is_held_elsewhere() {
+                self.context.streams.forget(engine.id);
+            }
             if !is_kept(&engine) || self.owner_of(&engine, &trust).await.is_none() {
                 continue;
             }
             let is_known = changed.is_none() && !engine.suspect && self.is_watched(engine.id);
-            if registry.is_mine(engine.id) && !is_known {
+            if self.is_to_check(&engine) && !is_known {
                 self.check_in(within, engine.id, MIN_PAUSE);
             }
         }
         Ok(())
+    }
+
+    /// Returns `true` if this DPM asks `engine` by itself. A one-way engine whose DPM has gone says by its
+    /// calls that it lives, until it has a stream to another.
+    fn is_to_check(&self, engine: &Engine) -> bool {
+        self.context.registry.is_mine(engine.id) && !engine.is_held_elsewhere()
     }
 
     /// Returns `true` if `engine` has a next check.
@@ -345,7 +354,7 @@ mod tests {
 
     use tokio::runtime::Handle;
     use tokio::sync::mpsc;
-    use tokio::time::sleep;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::clock::ManualClock;
@@ -354,6 +363,7 @@ mod tests {
     use crate::dpm::options::jittered;
     use crate::dpm::sweeps::LEASE;
     use crate::engine::{DialBackFailure, EngineAddress, EngineConstraints, FailureKind};
+    use crate::engine::{Held, Instance};
     use crate::identity::Roles;
     use crate::registry::store::{Counts, EngineStore, Expected, MemoryStore, Revision};
     use crate::registry::store::{StoreFuture, Stored};
@@ -452,6 +462,52 @@ mod tests {
         assert_eq!((by_itself, heard), (0, 1));
         assert!(taken_over >= 1, "{taken_over}");
         assert_eq!(given, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stream_of_an_engine_that_proved_itself_to_another_dpm_since_is_closed() {
+        let shared = Arc::new(Shared {
+            memory: MemoryStore::default(),
+            mine: AtomicBool::new(false),
+            others: broadcast::Sender::new(8),
+        });
+        let pair = testing::pair();
+        let store: Arc<dyn EngineStore> = Arc::clone(&shared) as _;
+        let clock = Arc::clone(pair.dpm.clock());
+        let registry = Arc::new(EngineRegistry::new(store, clock, Limits::default()));
+        let (policy, options) = (AddressPolicy::default(), MonitorOptions::default());
+        let monitor = Monitor::new(pair.dpm.clone(), Arc::clone(&registry), policy, options);
+        let id = EngineId::from_random([1; 16]);
+        let address = EngineAddress::one_way("dpe.example.org").unwrap();
+        let instance = Instance::from_random([2; 16]);
+        let caller = Registrant {
+            instance: Some(instance),
+            ..owner()
+        };
+        let constraints = EngineConstraints::default();
+        let registered = registry.register(&caller, id, address, constraints);
+        let engine = registered.await.unwrap();
+        let streams = &monitor.context.streams;
+        let (stream, _asked) = streams.open(instance, String::new().into(), "dpe-dev");
+        registry.hold(&engine).await.unwrap();
+        streams.install(id, stream.clone());
+
+        shared.others.send(Some(id)).unwrap();
+        let ended = timeout(Duration::from_secs(1), stream.ended()).await;
+        let found = shared.find(id).await.unwrap().unwrap();
+        let elsewhere = Engine {
+            held: Some(Held {
+                by: Some(uuid::Uuid::new_v4()),
+                is_open: true,
+            }),
+            ..Engine::clone(&found.engine)
+        };
+        let moved = shared.replace(elsewhere, Expected::At(found.revision));
+        moved.await.unwrap().unwrap();
+        shared.others.send(Some(id)).unwrap();
+
+        stream.ended().await;
+        ended.unwrap_err();
     }
 
     /// A DPM of one engine, whose checks a test makes one by one.

@@ -12,6 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 
 use super::check::check_owner;
+use super::failures::log_failure;
 use super::monitor::Monitor;
 use super::streams::{Line, MOST_MESSAGES, Place, Stream};
 use crate::engine::{DialBackFailure, Engine, FailureKind, Instance};
@@ -88,32 +89,42 @@ impl Arriving {
         };
         let place = self.place;
         tokio::spawn(async move {
-            let proving = prove(monitor, Arc::clone(&engine), stream.clone(), refused);
+            let proving = prove(&monitor, &engine, stream.clone(), refused);
             join!(line.run(), proving);
-            streams.left(engine.id, &stream);
+            if streams.left(engine.id, &stream) {
+                let registry = &monitor.context.registry;
+                log_failure(registry, registry.release(engine.id).await);
+            }
             drop(place);
         });
         Box::pin(ReceiverStream::new(sent))
     }
 }
 
-/// Has `engine` prove itself over `stream`, which is then the one that it is asked over.
+/// Has `engine` prove itself over `stream`, which is then the one that it is asked over, also where it had
+/// one to another DPM.
 async fn prove(
-    monitor: Monitor,
-    engine: Arc<Engine>,
+    monitor: &Monitor,
+    engine: &Engine,
     stream: Stream,
     refused: impl Fn(&DialBackFailure),
 ) {
     let context = &monitor.context;
     let (streams, module) = (&context.streams, &context.module);
-    let proved = match check_owner(&module.trust().load(), &engine, module) {
-        Ok(owner) => stream.prove(&engine, &owner, module, PROVED_WITHIN).await,
+    let proved = match check_owner(&module.trust().load(), engine, module) {
+        Ok(owner) => stream.prove(engine, &owner, module, PROVED_WITHIN).await,
         Err(failure) => Err(failure),
     };
     match proved {
         Ok(()) => {
-            streams.install(engine.id, stream);
-            monitor.check_now(engine.id);
+            let held = context.registry.hold(engine).await;
+            if held.is_ok() {
+                streams.install(engine.id, stream);
+                monitor.check_now(engine.id);
+            } else {
+                stream.cut(Some(Status::unavailable(NOT_NOTED)));
+            }
+            log_failure(&context.registry, held);
         }
         Err(failure) => {
             if failure.kind != FailureKind::ConnectionLost {
@@ -126,5 +137,6 @@ async fn prove(
     }
 }
 
+const NOT_NOTED: &str = "the registry cannot note that the engine has proved itself";
 /// How long a stream may take to say which engine it is, and then to prove it.
 const PROVED_WITHIN: Duration = Duration::from_secs(5);

@@ -130,9 +130,6 @@ impl EngineRegistryService {
         let constraints = EngineConstraints::try_from(request.constraints.unwrap_or_default())?;
         let mut registrant = caller.registrant(&request.instance)?;
         registrant.heartbeat_interval = self.interval(request.heartbeat_interval);
-        if address.is_one_way() && self.registry.store().others().is_some() {
-            return Err(Status::failed_precondition(NOT_SHARED));
-        }
         // No caller has a name resolved for an engine that it does not own.
         let owner = self.registry.check_owner(&registrant, id).await;
         owner.map_err(|error| self.status(&error, &caller))?;
@@ -471,8 +468,6 @@ impl Service for EngineRegistryService {
     }
 }
 
-/// One DPM holds the stream, and another one may be the one that checks the engine.
-const NOT_SHARED: &str = "a one-way engine needs a DPM that shares its engines with no other";
 /// Below the 4 MB that a gRPC client takes by default.
 const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 

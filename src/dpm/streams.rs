@@ -177,18 +177,19 @@ impl Streams {
         })
     }
 
-    /// Notes that `stream` has ended.
-    pub(super) fn left(&self, id: EngineId, stream: &Stream) {
-        self.slot(id, |slot| {
+    /// Notes that `stream` has ended; returns `true` if the engine holds none any more for that.
+    pub(super) fn left(&self, id: EngineId, stream: &Stream) -> bool {
+        let was_held = self.slot(id, |slot| {
             slot.proved.send_if_modified(|held| {
                 let was = held.take_if(|held| Arc::ptr_eq(&held.0, &stream.0));
                 was.is_some()
-            });
+            })
         });
         self.tidy(id);
+        was_held && !self.stop.is_cancelled()
     }
 
-    /// Ends the stream of an engine that has left.
+    /// Ends the stream of an engine that has left, or has proved itself to another DPM since.
     pub(super) fn forget(&self, id: EngineId) {
         let slot = self.lock().slots.remove(&id);
         if let Some(stream) = slot.and_then(|slot| slot.proved.send_replace(None)) {

@@ -189,6 +189,7 @@ impl TryFrom<wire::Engine> for Engine {
             over_loopback: false,
             instance: instance(&engine.instance)?,
             heartbeat_interval: None,
+            held: None,
             registered_at,
             last_seen_at: registered_at,
         })
@@ -255,6 +256,7 @@ mod tests {
             over_loopback: false,
             instance: Some(Instance::from_random([9; 16])),
             heartbeat_interval: None,
+            held: None,
             last_seen_at: time(5_678),
         };
 

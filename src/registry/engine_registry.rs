@@ -9,27 +9,14 @@ use tokio::time::Instant;
 
 use super::leases::Leases;
 use super::rates::{Rates, starts_over};
+use super::room::Rooms;
 use super::stale::Stale;
 use super::store::{EngineStore, Expected};
-use super::{Limits, Registrant, RegistryError};
+use super::{CheckOutcome, Limits, Registrant, RegistryError};
 use crate::clock::Clock;
-use crate::engine::{
-    DialBackFailure, Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus,
-};
+use crate::engine::{Engine, EngineAddress, EngineConstraints, EngineId, EngineStatus, Held};
 use crate::engine::{Event, transition};
 use crate::telemetry::{Ledger, Suppressed, events};
-
-/// How a dial-back ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum CheckOutcome {
-    /// The owner's key answered for this very engine.
-    Proved,
-    /// It answered on a connection that was proved before.
-    Alive,
-    /// It failed.
-    Failed(DialBackFailure),
-}
 
 /// The engines and the rules for their status.
 ///
@@ -41,9 +28,10 @@ pub struct EngineRegistry {
     store: Arc<dyn EngineStore>,
     clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
-    // Held while an engine is created, so that the limits are exact.
+    // Held while an engine is counted, so that the limits are exact.
     creating: tokio::sync::Mutex<()>,
     rates: Rates,
+    rooms: Rooms,
     /// What is logged of each engine.
     news: Mutex<Ledger<(EngineId, News)>>,
     /// The status that the log has, of engines whose status has changed since.
@@ -88,6 +76,7 @@ impl EngineRegistry {
             limits,
             creating: tokio::sync::Mutex::default(),
             rates: Rates::new(limits),
+            rooms: Rooms::default(),
             news: Mutex::new(Ledger::new(MOST_NEWS, BURST)),
             unlogged: Mutex::default(),
             troubles: Mutex::new(Ledger::new(MOST_TROUBLES, 1)),
@@ -140,6 +129,7 @@ impl EngineRegistry {
             over_loopback: caller.over_loopback,
             instance: caller.instance,
             heartbeat_interval: caller.heartbeat_interval,
+            held: None,
             registered_at: now,
             last_seen_at: now,
         };
@@ -293,6 +283,17 @@ impl EngineRegistry {
         checked: &Engine,
         outcome: &CheckOutcome,
     ) -> Result<Arc<Engine>, RegistryError> {
+        self.record(checked, outcome, false).await
+    }
+
+    /// Does what [`record_check`](Self::record_check) does; where the stream of a one-way engine `is_new`, it
+    /// is now here, and no longer where it was.
+    async fn record(
+        &self,
+        checked: &Engine,
+        outcome: &CheckOutcome,
+        is_new: bool,
+    ) -> Result<Arc<Engine>, RegistryError> {
         let now = self.clock.now();
         let updated = self
             .update(checked.id, |engine| {
@@ -300,6 +301,9 @@ impl EngineRegistry {
                 let event = match outcome {
                     _ if !checked.is_still(&engine) => return Ok(None),
                     CheckOutcome::Proved => {
+                        if engine.address.is_one_way() && (is_new || !engine.is_held_elsewhere()) {
+                            engine.held = Some(Held::HERE);
+                        }
                         engine.status_reason = None;
                         engine.dial_back_failure = None;
                         engine.last_seen_at = now;
@@ -342,18 +346,9 @@ impl EngineRegistry {
 
     /// Creates `new` within the limits; returns `None` if it exists already.
     async fn create(&self, new: &Engine) -> Result<Option<Arc<Engine>>, RegistryError> {
-        let deployment = &new.owner.deployment;
-        let _alone = self.creating.lock().await;
-        self.rates.count(deployment, new.registered_at)?;
-        while let Err(full) = self.limits.check(self.store.count(deployment).await?) {
-            // Where one less makes no room, as after a limit was lowered, none is forgotten.
-            self.limits
-                .check(self.store.count(deployment).await?.less_one())?;
-            if !self.forget_one(deployment).await? {
-                return Err(full);
-            }
-        }
+        let room = self.room(new).await?;
         let created = self.store.replace(new.clone(), Expected::Absent).await?;
+        drop(room);
         Ok(created.map(|stored| stored.engine))
     }
 
@@ -371,6 +366,7 @@ impl EngineRegistry {
                     renewed
                         .dial_back_failure
                         .clone_from(&engine.dial_back_failure);
+                    renewed.held = engine.held;
                     renewed.registered_at = engine.registered_at;
                 }
                 Ok(Some(renewed))

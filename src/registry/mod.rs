@@ -4,13 +4,14 @@ mod address_policy;
 mod engine_registry;
 mod leases;
 mod rates;
+mod room;
 mod stale;
 pub mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, EngineId, EngineStatus, Instance, Owner};
+use crate::engine::{DialBackFailure, Engine, EngineId, EngineStatus, Instance, Owner};
 use crate::identity::{Environment, ServiceIdentity};
 
 use self::store::{Counts, StoreError};
@@ -19,7 +20,7 @@ pub use address_policy::{
     AddressBook, AddressPolicy, AddressRefusal, AddressRules, AllowedAddress, Destination, Network,
     RefusedRange,
 };
-pub use engine_registry::{CheckOutcome, EngineRegistry};
+pub use engine_registry::EngineRegistry;
 
 /// The limits of a registry.
 ///
@@ -64,6 +65,18 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+/// How a dial-back ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum CheckOutcome {
+    /// The owner's key answered for this very engine.
+    Proved,
+    /// It answered on a connection that was proved before.
+    Alive,
+    /// It failed.
+    Failed(DialBackFailure),
 }
 
 /// Why the registry refuses a request.

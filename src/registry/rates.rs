@@ -102,6 +102,7 @@ fn says_other(known: &Engine, new: &Engine) -> bool {
         suspect: known.suspect,
         status_reason: known.status_reason.clone(),
         dial_back_failure: known.dial_back_failure.clone(),
+        held: known.held,
         registered_at: known.registered_at,
         last_seen_at: known.last_seen_at,
         ..new.clone()

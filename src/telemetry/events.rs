@@ -22,6 +22,8 @@ mod store;
 
 use engine::{REGISTRY, STATUS_CHECKER};
 pub use engine::{engine_duplicate, engine_is_duplicate, eviction_held, lease_expired};
+#[cfg(feature = "etcd")]
+pub use store::record_passed_over;
 pub use store::{registry_degraded, registry_failed, registry_recovered, registry_set_aside};
 
 /// `registerEngine`, if the engine `is_new`: it was registered, or came back, and is NEW.

@@ -153,6 +153,26 @@ impl World {
         )
     }
 
+    /// Starts the engine of the folder `home` as one that takes no calls, which turns from one of the DPMs
+    /// `at` to the next.
+    fn one_way<const N: usize>(&self, home: &str, at: [usize; N]) -> Running {
+        if !self.folder.path(&format!("{home}/etc")).exists() {
+            let settings = self.folder.read("dpe/etc/application.properties");
+            self.folder
+                .write(&format!("{home}/etc/application.properties"), settings);
+        }
+        let addresses = at
+            .map(|at| format!("127.0.0.1:{}", self.ports[at]))
+            .join(",");
+        let settings = [
+            "server.port=0",
+            "countersign.dpe.one-way=true",
+            &format!("countersign.client.connection.dpm.addresses={addresses}"),
+        ];
+        let set = settings.map(|setting| format!("--set {setting}")).join(" ");
+        Running::start(&self.folder, &format!("dpe run --home {home} {set}"))
+    }
+
     fn client(&self, at: usize) -> Registry {
         let _runtime = self.runtime.enter();
         let endpoint = format!("http://127.0.0.1:{}", self.ports[at]);
@@ -411,4 +431,66 @@ fn nothing_is_claimed_where_tokens_are_taken_until_they_expire() {
     }
 
     assert_eq!(world.claims(), 0);
+}
+
+#[test]
+fn one_way_engine_is_ready_at_both_dpms_and_fails_over_when_the_dpm_of_its_stream_is_killed() {
+    let Some(mut world) = World::start() else {
+        return;
+    };
+    // Each DPM checks some of the engines that it may dial; these are asked where their streams are.
+    let homes = ["way1", "way2", "way3"];
+    let mut engines = homes.map(|home| world.one_way(home, [0, 1]));
+    for at in [0, 1] {
+        world.until(at, |listed| all(listed, READY, 3));
+    }
+
+    world.dpms[0].child.kill().unwrap();
+    let killed = Instant::now();
+    while killed.elapsed() < Duration::from_secs(6) {
+        let listed = world.list(1);
+        let mut engines = listed.engines.iter();
+        assert!(engines.all(|engine| engine.status() == READY), "{listed:?}");
+    }
+
+    world.until(1, |listed| all(listed, READY, 3));
+    let other = format!("127.0.0.1:{}", world.ports[1]);
+    for engine in &mut engines {
+        while !engine.until("Engine registered").contains(&other) {}
+        engine.signal("-KILL");
+    }
+    world.until(1, |listed| all(listed, DISCONNECTED, 3));
+}
+
+#[test]
+fn clone_of_a_one_way_engine_is_refused_at_the_other_dpm_and_the_engine_may_start_again_there() {
+    let Some(world) = World::start() else {
+        return;
+    };
+    let engine = world.one_way("way", [0]);
+    world.until(1, |listed| all(listed, READY, 1));
+    let recorded = world.list(1).engines[0].instance.clone();
+    let id = world.folder.read("way/storage/engine-id");
+    world.folder.write("clone/storage/engine-id", id);
+
+    let mut clone = world.one_way("clone", [1]);
+
+    clone.until("ENGINE_DUPLICATE");
+    clone.signal("-KILL");
+    for at in [0, 1] {
+        let listed = world.list(at);
+        assert!(all(&listed, READY, 1), "{listed:?}");
+        assert_eq!(listed.engines[0].instance, recorded);
+    }
+    engine.signal("-KILL");
+    drop(engine);
+    let began = Instant::now();
+    let _again = world.one_way("way", [1]);
+    for at in [0, 1] {
+        world.until(at, |listed| {
+            all(listed, READY, 1) && listed.engines[0].instance != recorded
+        });
+    }
+    // Not after the pause of an engine whose id another process has.
+    assert!(began.elapsed() < Duration::from_secs(30));
 }

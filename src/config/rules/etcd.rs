@@ -13,6 +13,7 @@ use crate::secret::Secret;
 
 pub const URL: &str = "countersign.registry.url";
 pub const SCHEME: &str = "etcd://";
+const NAME: &str = "countersign.deployment.name";
 const USER: &str = "countersign.registry.etcd.user";
 const PASSWORD: &str = "countersign.registry.etcd.password";
 const CERT_CHAIN: &str = "countersign.registry.etcd.cert-chain";
@@ -39,6 +40,12 @@ pub fn read(reader: &mut Reader<'_>, at: &Sourced) -> Option<EtcdSettings> {
         let message = format!("`{URL}` is in etcd, and this build has no store there");
         let help = "build countersign with the feature `etcd`, or write `file:` or `memory:`";
         reader.report(Code::Cs0306, at, message, help);
+    }
+    if !reader.is_set(NAME, &[]) {
+        let message = format!("`{NAME}` is missing: the DPMs' engines are under that name in etcd");
+        let help =
+            format!("write `{NAME}=`, with the name that the engines' files have for this DPM");
+        reader.report(Code::Cs0301, at, message, help);
     }
     let endpoints = listed(reader, at)?;
     for names in [[USER, PASSWORD], [CERT_CHAIN, PRIVATE_KEY]] {

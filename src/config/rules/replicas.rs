@@ -1,10 +1,12 @@
-//! Replicas of one DPM: their files say the same of its key, and of the modules that it trusts.
+//! Replicas of one DPM: their files say the same of its key, of the modules that it trusts, and of what it
+//! accepts.
 
 use crate::config::inspect::Inspected;
 use crate::config::settings::{OwnKey, ReadDeployment, RegistryStore};
 use crate::diagnostic::{Code, Finding, Severity};
 use crate::properties::Sourced;
 use crate::properties::name::uniform;
+use crate::registry::AddressRules;
 
 /// Returns `true` if both files are of one DPM: they have one name, and their engines are in one
 /// etcd.
@@ -21,12 +23,13 @@ pub fn are_replicas(this: &Inspected, other: &Inspected) -> bool {
     one.uniform() == two.uniform() && here.len() == there.len() && all
 }
 
-/// Reports what `this` says of keys, trust and names and `other` does not; `is_first` of the two
+/// Reports what `this` says of keys, trust, names and limits and `other` does not; `is_first` of the two
 /// files reports what both say.
 pub fn check(this: &Inspected, other: &Inspected, is_first: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     if let Some(own) = this.own.as_ref().filter(|_| is_first) {
         found.extend(own_key(this, other, own));
+        found.extend(accepting(this, other, own));
     }
     for deployment in &this.deployments {
         let mut theirs = other.deployments.iter();
@@ -66,6 +69,57 @@ fn own_key(this: &Inspected, other: &Inspected, own: &OwnKey) -> Option<Finding>
         let message = format!("{other} has another next key, or other keys before this one");
         report(this, Code::Cs0401, &own.at, message)
     })
+}
+
+/// Its name to the letter, and what decides which calls and engines are taken.
+fn accepting(this: &Inspected, other: &Inspected, own: &OwnKey) -> Vec<Finding> {
+    let (here, there) = (&this.options, &other.options);
+    let names = [here, there].map(|options| options.name.as_ref().map(|(name, _)| name));
+    let differences = [
+        (
+            names[0] != names[1],
+            Code::Cs0403,
+            "another spelling of `countersign.deployment.name`",
+        ),
+        (
+            here.replay != there.replay,
+            Code::Cs0306,
+            "another `countersign.token.replay`",
+        ),
+        (
+            here.policy != there.policy,
+            Code::Cs0306,
+            "other times of tokens",
+        ),
+        (
+            here.impersonation_role != there.impersonation_role,
+            Code::Cs0303,
+            "another impersonation role",
+        ),
+        (
+            here.limits != there.limits,
+            Code::Cs0306,
+            "other limits of engines",
+        ),
+    ];
+    let differing = differences.into_iter().filter(|(differs, ..)| *differs);
+    let found =
+        differing.map(|(_, code, what)| report(this, code, &own.at, format!("{other} has {what}")));
+    found.collect()
+}
+
+/// Returns `true` if both files allow the same addresses for a deployment, each under its name there.
+fn same_addresses(files: [(&Inspected, &str); 2]) -> bool {
+    let [here, there] = files.map(|(file, name)| {
+        let rules = file.options.addresses.get(name);
+        rules.cloned().unwrap_or_default()
+    });
+    let all = |one: &AddressRules, other: &AddressRules| {
+        one.allowed
+            .iter()
+            .all(|address| other.allowed.contains(address))
+    };
+    here.allow_low_ports == there.allow_low_ports && all(&here, &there) && all(&there, &here)
 }
 
 /// One deployment as both files have it.
@@ -112,6 +166,16 @@ fn differing(
                 "another environment",
             ),
             (one.roles != two.roles, Code::Cs0303, "other roles"),
+            (
+                one.single_use_tokens != two.single_use_tokens,
+                Code::Cs0306,
+                "another `single-use-tokens`",
+            ),
+            (
+                !same_addresses([(this, &here.name), (other, &there.name)]),
+                Code::Cs0306,
+                "other `allowed-addresses` or `allow-low-ports`",
+            ),
         ];
         for (_, code, what) in differences.into_iter().filter(|(differs, ..)| *differs) {
             let message = format!("{other} has {what} for {name}");

@@ -5,6 +5,7 @@ use super::*;
 
 use crate::diagnostic::Severity::{Error, Note};
 
+const NAME: &str = "countersign.deployment.name=dpm-dev\n";
 const URL: &str = "countersign.registry.url=etcd://";
 const E: &str = "countersign.registry.etcd";
 
@@ -20,13 +21,13 @@ fn read(lines: &str) -> (Option<EtcdSettings>, Vec<(Code, Severity, String)>) {
     ] {
         folder.write(name, text);
     }
-    let report = folder.check(good() + lines);
+    let report = folder.check(good() + NAME + lines);
     let etcd = match report.files[0].options.store.clone() {
         RegistryStore::Etcd(etcd) => Some(etcd),
         RegistryStore::Memory | RegistryStore::File(_) => None,
     };
     let found = report.findings.iter();
-    let own = found.filter(|found| !found.message.contains("this build has no store"));
+    let own = found.filter(|found| !is_of_build(found));
     let rows = own.map(|found| {
         let key = found.key.clone().unwrap_or_default();
         let name = key.trim_start_matches("countersign.registry.");
@@ -46,6 +47,16 @@ fn etcd_on_this_machine_needs_nothing_but_its_endpoints() {
         endpoints,
         ["localhost:2379", "127.0.0.1:2380", "[::1]:2381"]
     );
+}
+
+#[test]
+fn registry_in_etcd_without_a_name_is_refused() {
+    let folder = Folder::new();
+    let report = folder.check(good() + URL + "localhost:2379\n");
+    let found = report.findings.iter().filter(|found| !is_of_build(found));
+    let rows: Vec<_> = found.map(row).collect();
+
+    assert_eq!(rows, [(Code::Cs0301, Error, 8, 26)]);
 }
 
 #[test]
@@ -188,8 +199,7 @@ fn malformed_endpoint_of_etcd_is_refused_at_its_place() {
         let mut found = report.findings.iter();
         let column = u32::try_from(URL.len() + place + 1).unwrap();
         assert!(
-            found.any(|found| row(found) == (Code::Cs0306, Error, 8, column)
-                && !found.message.contains("this build")),
+            found.any(|found| row(found) == (Code::Cs0306, Error, 8, column)),
             "{list}: {:?}",
             report.findings
         );

@@ -31,6 +31,7 @@ fn engine(hostname: &str, port: u16) -> Engine {
         over_loopback: true,
         instance: None,
         heartbeat_interval: None,
+        held: None,
         registered_at: SystemTime::UNIX_EPOCH,
         last_seen_at: SystemTime::UNIX_EPOCH,
     }

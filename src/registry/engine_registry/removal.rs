@@ -1,4 +1,5 @@
-//! How an engine leaves: it is lost, not seen for long, or taken off the list.
+//! How an engine leaves: it is lost, not seen for long, or taken off the list; and where the stream of a
+//! one-way engine is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,13 @@ use tokio::time::Instant;
 use tokio::sync::broadcast;
 
 use super::{EngineRegistry, News, Trouble, inactive, lock};
-use crate::engine::{Engine, EngineId, EngineStatus, Event, transition};
+use crate::engine::{Engine, EngineId, EngineStatus, Event, Held, transition};
 use crate::failure::cause;
 use crate::registry::leases::length;
+use crate::registry::room::Room;
 use crate::registry::stale::is_stale;
 use crate::registry::store::StoreError;
-use crate::registry::{Registrant, RegistryError};
+use crate::registry::{CheckOutcome, Registrant, RegistryError};
 use crate::telemetry::events;
 
 impl EngineRegistry {
@@ -66,6 +68,31 @@ impl EngineRegistry {
         }
     }
 
+    /// Takes room for `new` within the limits; where there is none, an engine of its deployment is forgotten.
+    pub(super) async fn room(&self, new: &Engine) -> Result<Room, RegistryError> {
+        let deployment = &new.owner.deployment;
+        let _alone = self.creating.lock().await;
+        self.rates.count(deployment, new.registered_at)?;
+        loop {
+            // In this order none of them is missed.
+            let taken = self.rooms.taken(deployment);
+            let counts = self.store.count(deployment).await?;
+            let Err(full) = self.limits.check(counts.plus(taken)) else {
+                return Ok(self.rooms.take(deployment));
+            };
+            if self.limits.check(counts).is_ok() {
+                // An engine that is being created has the last room, or is counted twice.
+                self.rooms.freed().await;
+                continue;
+            }
+            // Where one less makes no room, as after a limit was lowered, none is forgotten.
+            self.limits.check(counts.less_one())?;
+            if !self.forget_one(deployment).await? {
+                return Err(full);
+            }
+        }
+    }
+
     /// Forgets the INACTIVE engine of `deployment` that was not seen for longest. Returns `true` if
     /// there was one.
     pub(super) async fn forget_one(&self, deployment: &str) -> Result<bool, RegistryError> {
@@ -107,6 +134,36 @@ impl EngineRegistry {
             }
         }
         failed.map_or(Ok(changed), Err)
+    }
+
+    /// Notes that `proved`, a one-way engine, has proved itself over a new stream to this process.
+    ///
+    /// # Errors
+    ///
+    /// When the engine is unknown, or the store fails.
+    pub(crate) async fn hold(&self, proved: &Engine) -> Result<(), RegistryError> {
+        let held = self.record(proved, &CheckOutcome::Proved, true).await;
+        held.map(drop)
+    }
+
+    /// Notes that the stream of the engine `id` to this process has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the engine is unknown, or the store fails.
+    pub(crate) async fn release(&self, id: EngineId) -> Result<(), RegistryError> {
+        let released = self.update(id, |engine| {
+            let held = Some(Held {
+                is_open: false,
+                ..Held::HERE
+            });
+            let is_here = engine.held == Some(Held::HERE);
+            Ok(is_here.then(|| Engine {
+                held,
+                ..engine.clone()
+            }))
+        });
+        released.await.map(drop)
     }
 
     /// Notes `engine` as it is recorded now: if it is gone from its address, and its lease, which

@@ -8,7 +8,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::engine::{FailureKind, Instance};
+use crate::engine::{DialBackFailure, FailureKind, Instance};
 use crate::identity::{ModuleType, Role, Roles, ServiceIdentity};
 use crate::registry::store::{
     Counts, EngineStore, Expected, MemoryStore, Revision, StoreError, StoreFuture, Stored,
@@ -318,6 +318,64 @@ async fn limits_hold_for_a_deployment_and_for_all() {
     let fifth = world.register("dpe-c", 5).await;
     assert!(matches!(fifth, Err(RegistryError::RegistryFull(3))));
     world.register("dpe-a", 1).await.unwrap();
+}
+
+/// A store that writes once so many writers are there.
+#[derive(Debug)]
+struct Together(MemoryStore, tokio::sync::Barrier);
+
+impl EngineStore for Together {
+    fn find(&self, id: EngineId) -> StoreFuture<'_, Option<Stored>> {
+        self.0.find(id)
+    }
+
+    fn page(&self, after: Option<EngineId>, limit: usize) -> StoreFuture<'_, Vec<Stored>> {
+        self.0.page(after, limit)
+    }
+
+    fn count<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Counts> {
+        self.0.count(deployment)
+    }
+
+    fn replace(&self, engine: Engine, expected: Expected) -> StoreFuture<'_, Option<Stored>> {
+        Box::pin(async move {
+            self.1.wait().await;
+            self.0.replace(engine, expected).await
+        })
+    }
+
+    fn remove(&self, id: EngineId, revision: Revision) -> StoreFuture<'_, bool> {
+        self.0.remove(id, revision)
+    }
+
+    fn stalest<'a>(&'a self, deployment: &'a str) -> StoreFuture<'a, Option<Stored>> {
+        self.0.stalest(deployment)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn engines_are_written_side_by_side_and_the_limit_is_exact() {
+    let limits = Limits {
+        max_engines_per_deployment: 6,
+        ..Limits::default()
+    };
+    let store = Together(MemoryStore::default(), tokio::sync::Barrier::new(3));
+    let world = Arc::new(World::with_store(store, limits));
+    let mut callers = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let world = Arc::clone(&world);
+        callers.spawn(async move { world.register("dpe-a", n).await });
+    }
+
+    let all = tokio::time::timeout(Duration::from_secs(60), callers.join_all());
+    let results = all.await.unwrap();
+
+    let created = results.iter().filter(|done| done.is_ok()).count();
+    assert_eq!(created, 6);
+    let refused = results.iter().filter_map(|done| done.as_ref().err());
+    for error in refused {
+        assert!(matches!(error, RegistryError::DeploymentFull(6)), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -92,6 +92,10 @@ impl MemoryStore {
         self.marked.notify_all();
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.state().engines.len()
+    }
+
     pub(super) fn get(&self, id: EngineId) -> Option<Stored> {
         self.state().engines.get(&id).cloned()
     }

@@ -129,6 +129,14 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Returns the sum of both.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            total: self.total.saturating_add(other.total),
+            of_deployment: self.of_deployment.saturating_add(other.of_deployment),
+        }
+    }
+
     /// Returns the counts after one more record of the deployment is gone.
     pub(super) fn less_one(self) -> Self {
         Self {

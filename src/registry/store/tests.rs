@@ -64,6 +64,7 @@ pub(super) fn engine(n: u8, deployment: &str) -> Engine {
         over_loopback: true,
         instance: Some(Instance::from_random([n; 16])),
         heartbeat_interval: Some(Duration::from_secs(5)),
+        held: None,
         registered_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567),
         last_seen_at: SystemTime::UNIX_EPOCH + Duration::from_millis(2_345_678),
     }

@@ -1,8 +1,12 @@
 //! The events of the store of a registry.
 
+#[cfg(feature = "etcd")]
+use tracing::warn;
 use tracing::{error, info};
 
 use super::engine::REGISTRY;
+#[cfg(feature = "etcd")]
+use crate::engine::EngineId;
 use crate::telemetry::Suppressed;
 use crate::telemetry::ledger::{of_several, some};
 
@@ -39,6 +43,20 @@ pub fn registry_recovered() {
         target: REGISTRY,
         eventId = "registryRecovered",
         message = "Registrations are written again."
+    );
+}
+
+/// `recordPassedOver`: what is in etcd is no record of an engine, or one of too many.
+#[cfg(feature = "etcd")]
+pub fn record_passed_over(id: EngineId, bytes: usize, suppressed: Suppressed) {
+    warn!(
+        target: REGISTRY,
+        eventId = "recordPassedOver",
+        engineId = %id,
+        detail = %format_args!("{bytes} bytes"),
+        suppressed = some(suppressed),
+        ofSeveralKinds = of_several(suppressed),
+        message = "A value in etcd was passed over: it is no record, or beyond max-engines."
     );
 }
 

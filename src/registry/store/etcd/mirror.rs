@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::record::{self, Opened, doubted};
+use super::shares::checker;
 use crate::clock::Clock;
-use crate::engine::{Engine, EngineId, EngineStatus};
+use crate::engine::{Engine, EngineId, EngineStatus, Held};
 use crate::registry::store::memory::MemoryStore;
 use crate::registry::store::{Expected, Stored};
+use crate::telemetry::{Ledger, events};
 use crate::trust::TrustStore;
 
 /// How long a signature vouches for READY.
@@ -33,6 +36,9 @@ pub struct Mirror {
     pub(super) own: Uuid,
     replicas: Mutex<Arc<BTreeSet<Uuid>>>,
     pub(super) others: broadcast::Sender<Option<EngineId>>,
+    /// How many records there may be.
+    most: usize,
+    passed_over: Mutex<Ledger<()>>,
 }
 
 /// What is known of a key in etcd.
@@ -66,6 +72,17 @@ pub struct Found<'a> {
     pub revision: i64,
 }
 
+/// How a record came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum News {
+    /// As the change after those that were taken over.
+    Next,
+    /// Among all others; what was before it is not known.
+    Read,
+    /// As `Read`, for this process is about to write over it.
+    Asked,
+}
+
 /// What a change needs.
 #[derive(Debug)]
 pub enum Plan {
@@ -80,7 +97,7 @@ pub enum Plan {
 }
 
 impl Mirror {
-    pub fn new(trust: TrustStore, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(trust: TrustStore, clock: Arc<dyn Clock>, max_engines: usize) -> Self {
         Self {
             memory: MemoryStore::default(),
             trust,
@@ -89,12 +106,45 @@ impl Mirror {
             own: Uuid::new_v4(),
             replicas: Mutex::default(),
             others: broadcast::Sender::new(NOTES),
+            most: max_engines.saturating_add(MARGIN),
+            passed_over: Mutex::new(Ledger::new(1, 1)),
         }
     }
 
     /// Returns `true` if the checks of `id` are this process's share.
     pub fn is_mine(&self, id: EngineId) -> bool {
-        checker(&lock(&self.replicas), id) == Some(self.own)
+        let held = self.memory.get(id).and_then(|found| found.engine.held);
+        self.is_share(&lock(&self.replicas), id, held)
+    }
+
+    /// Returns `true` if the checks of `id` are this process's share where there are these `replicas`: a
+    /// one-way engine is asked where its stream is, as long as that replica is there.
+    fn is_share(&self, replicas: &BTreeSet<Uuid>, id: EngineId, held: Option<Held>) -> bool {
+        match held {
+            Some(Held { by: None, .. }) => true,
+            Some(Held {
+                by: Some(holder), ..
+            }) if replicas.contains(&holder) => false,
+            _ => checker(replicas, id) == Some(self.own),
+        }
+    }
+
+    /// Returns `engine` as all replicas read it: what is held here is held by this one.
+    pub fn named(&self, engine: Engine) -> Engine {
+        let held = engine.held.map(|held| Held {
+            by: held.by.or(Some(self.own)),
+            ..held
+        });
+        Engine { held, ..engine }
+    }
+
+    /// Returns `engine`, which all replicas read, as this one sees it.
+    fn seen(&self, engine: Engine) -> Engine {
+        let held = engine.held.map(|held| Held {
+            by: held.by.filter(|holder| *holder != self.own),
+            ..held
+        });
+        Engine { held, ..engine }
     }
 
     /// Decides what writing `engine` needs, and does it where that is nothing of etcd's.
@@ -112,6 +162,7 @@ impl Mirror {
         let of_etcd = known.get(&engine.id);
         let at = of_etcd.map_or(0, Known::expected);
         if let Some(found) = &found
+            && found.engine.held == engine.held
             && (found.engine.is_kept_as(engine) || self.is_others_to_say(&found.engine, engine))
         {
             if self.is_to_renew(engine, of_etcd) {
@@ -178,9 +229,9 @@ impl Mirror {
         self.put(id, engine)
     }
 
-    /// Takes over what etcd says of a record. `is_next` says that every change before it was taken
-    /// over, too. Returns `true` if that was news.
-    pub fn apply(&self, found: Found<'_>, is_next: bool) -> bool {
+    /// Takes over what etcd says of a record, within bounds: others may write there, too. Returns `true` if
+    /// that was news.
+    pub fn apply(&self, found: Found<'_>, news: News) -> bool {
         let Found { id, revision, .. } = found;
         let mut known = lock(&self.known);
         let before = known.get(&id).copied();
@@ -195,20 +246,30 @@ impl Mirror {
             self.memory.unset(id, |_| true);
             return true;
         };
-        if before.is_none() && known.len() >= MOST_RECORDS {
-            return false;
-        }
         let own = self.trust.own();
         // What is no record is not shown, and is overwritten by a registration.
-        let opened = record::open(value, &own)
-            .ok()
-            .filter(|opened| opened.engine.id == id && value.len() <= MOST_BYTES);
+        let read = (value.len() <= MOST_BYTES).then(|| record::open(value, &own));
+        let opened = read
+            .and_then(Result::ok)
+            .filter(|opened| opened.engine.id == id);
+        let records = self.memory.len();
+        let has_room = match &opened {
+            _ if before.is_some() || news == News::Asked => true,
+            Some(_) => records < self.most,
+            None => known.len().saturating_sub(records) < MARGIN,
+        };
+        if opened.is_none() || !has_room {
+            self.log_passed_over(id, value.len());
+        }
+        if !has_room {
+            return false;
+        }
         let statement = opened.as_ref().and_then(|opened| opened.signed);
         // A record that replaced another one than what was there is an old one, put back.
         let replaced = before.map_or(0, |before| before.expected());
         let signed = statement.filter(|signed| {
             let in_turn = signed.replaced >= replaced && signed.replaced < revision;
-            in_turn && (!is_next || signed.replaced == replaced)
+            in_turn && (news != News::Next || signed.replaced == replaced)
         });
         let of_etcd = Known {
             revision,
@@ -222,6 +283,18 @@ impl Mirror {
         let engine = opened.map(|opened| self.judged(opened, of_etcd.signed_at));
         self.put(id, engine);
         true
+    }
+
+    /// Returns `true` if it is known at which revision the key of `id` is.
+    pub fn is_known(&self, id: EngineId) -> bool {
+        lock(&self.known).contains_key(&id)
+    }
+
+    fn log_passed_over(&self, id: EngineId, bytes: usize) {
+        let admitted = lock(&self.passed_over).admit((), Instant::now());
+        if let Some(suppressed) = admitted {
+            events::record_passed_over(id, bytes, suppressed);
+        }
     }
 
     fn put(&self, id: EngineId, engine: Option<Engine>) -> Option<Stored> {
@@ -240,9 +313,13 @@ impl Mirror {
 
     /// Returns the engine as far as it is believed here.
     fn judged(&self, opened: Opened, signed_at: Option<SystemTime>) -> Engine {
-        let engine = opened.engine;
+        let engine = self.seen(opened.engine);
         let Some(signed_at) = signed_at else {
-            return doubted(engine);
+            let held = None;
+            return Engine {
+                held,
+                ..doubted(engine)
+            };
         };
         if !is_ready(&engine) {
             return engine;
@@ -337,25 +414,30 @@ impl Mirror {
     /// Takes over which replicas there are. What becomes this one's share is suspect until it has
     /// checked it.
     pub fn set_replicas(&self, mut replicas: BTreeSet<Uuid>) {
-        while replicas.len() > MOST_REPLICAS {
+        let own = replicas.take(&self.own);
+        while replicas.len() >= MOST_REPLICAS.into() {
             replicas.pop_last();
         }
+        replicas.extend(own);
         let before = std::mem::replace(&mut *lock(&self.replicas), Arc::new(replicas));
         let now = Arc::clone(&lock(&self.replicas));
         if *before == *now {
             return;
         }
         for stored in self.memory.all() {
-            let id = stored.engine.id;
-            let is_new = [&before, &now].map(|replicas| checker(replicas, id) == Some(self.own))
+            let mut engine = Engine::clone(&stored.engine);
+            let is_new = [&before, &now].map(|all| self.is_share(all, engine.id, engine.held))
                 == [false, true];
-            if is_new && stored.engine.status == EngineStatus::Ready {
-                let suspect = Engine {
-                    suspect: true,
-                    status_reason: Some(TAKEN_OVER.into()),
-                    ..Engine::clone(&stored.engine)
-                };
-                self.memory.swap(suspect, Expected::At(stored.revision));
+            if is_new && engine.status == EngineStatus::Ready {
+                engine.suspect = true;
+                engine.status_reason = Some(TAKEN_OVER.into());
+            }
+            if let Some(held) = &mut engine.held {
+                // A stream ends with its process.
+                held.is_open &= held.by.is_none_or(|holder| now.contains(&holder));
+            }
+            if engine != *stored.engine {
+                self.memory.swap(engine, Expected::At(stored.revision));
             }
         }
         self.tell(None);
@@ -365,9 +447,7 @@ impl Mirror {
     pub fn change_replicas(&self, change: impl FnOnce(&mut BTreeSet<Uuid>)) {
         let mut replicas = BTreeSet::clone(&lock(&self.replicas));
         change(&mut replicas);
-        if replicas.len() <= MOST_REPLICAS {
-            self.set_replicas(replicas);
-        }
+        self.set_replicas(replicas);
     }
 
     /// Says what has changed to those who follow it.
@@ -375,17 +455,6 @@ impl Mirror {
         // There may be no receiver.
         let _ = self.others.send(changed);
     }
-}
-
-/// Returns which of `replicas` checks `id`: of the draws that each makes for it, the highest wins. So
-/// where one goes, only its own share moves.
-fn checker(replicas: &BTreeSet<Uuid>, id: EngineId) -> Option<Uuid> {
-    let drawn = replicas.iter().map(|replica| {
-        let both = replica.as_u128() ^ id.as_u128().rotate_left(64);
-        let (high, low) = Uuid::from_u128(both).as_u64_pair();
-        (mixed(mixed(high) ^ mixed(low).rotate_left(32)), *replica)
-    });
-    drawn.max().map(|(_, replica)| replica)
 }
 
 /// Returns `true` if an engine leaves READY, and goes on as it was registered.
@@ -399,26 +468,19 @@ fn is_ready(engine: &Engine) -> bool {
     engine.status == EngineStatus::Ready
 }
 
-/// Spreads the bits of `number`: the end of splitmix64.
-fn mixed(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many changes one who follows them may be behind before it has to look at everything.
 const NOTES: usize = 4096;
-/// More records than this are no DPMs'.
-const MOST_RECORDS: usize = 2_000_000;
+/// So many values may be no records, and so many more records may there be than engines: DPMs that
+/// register at once do not see each other.
+const MARGIN: usize = 1024;
 /// Constraints have 64 KiB, a signature 8.
 const MOST_BYTES: usize = 128 * 1024;
 /// More presence keys than this are no replicas.
-const MOST_REPLICAS: usize = 256;
+pub(super) const MOST_REPLICAS: u16 = 256;
 const UNTRUSTED: &str = "its deployment is not trusted here";
 const TAKEN_OVER: &str = "its checks were taken over; not checked since then";
 
@@ -439,11 +501,11 @@ mod tests {
             SigningKey::generate().unwrap(),
         );
         let trust = TrustStore::new(KeySet::alone(own));
-        Mirror::new(trust, Arc::new(ManualClock::at_unix(1_000_000)))
+        Mirror::new(trust, Arc::new(ManualClock::at_unix(1_000_000)), 2)
     }
 
     /// Takes over an engine of this status, which replaced another one, at `revision`.
-    fn apply(mirror: &Mirror, status: EngineStatus, replaced: i64, revision: i64, is_next: bool) {
+    fn apply(mirror: &Mirror, status: EngineStatus, replaced: i64, revision: i64, news: News) {
         let (own, now) = (mirror.trust.own(), mirror.clock.now());
         let written = Engine {
             status,
@@ -455,7 +517,7 @@ mod tests {
             value: Some(&value),
             revision,
         };
-        assert!(mirror.apply(found, is_next));
+        assert!(mirror.apply(found, news));
     }
 
     fn status(mirror: &Mirror) -> Option<EngineStatus> {
@@ -465,22 +527,22 @@ mod tests {
     #[test]
     fn record_that_was_put_back_while_etcd_was_not_followed_is_not_believed() {
         let mirror = mirror();
-        apply(&mirror, EngineStatus::Disconnected, 0, 5, true);
-        apply(&mirror, EngineStatus::Inactive, 5, 7, true);
+        apply(&mirror, EngineStatus::Disconnected, 0, 5, News::Next);
+        apply(&mirror, EngineStatus::Inactive, 5, 7, News::Next);
         assert_eq!(status(&mirror), Some(EngineStatus::Inactive));
 
-        apply(&mirror, EngineStatus::Disconnected, 0, 11, false);
+        apply(&mirror, EngineStatus::Disconnected, 0, 11, News::Read);
         assert_eq!(status(&mirror), Some(EngineStatus::New));
 
         // What the replicas wrote meanwhile, unseen, is believed.
-        apply(&mirror, EngineStatus::Inactive, 12, 14, false);
+        apply(&mirror, EngineStatus::Inactive, 12, 14, News::Read);
         assert_eq!(status(&mirror), Some(EngineStatus::Inactive));
     }
 
     #[test]
     fn record_that_was_removed_while_etcd_was_not_followed_is_gone() {
         let mirror = mirror();
-        apply(&mirror, EngineStatus::Inactive, 0, 5, true);
+        apply(&mirror, EngineStatus::Inactive, 0, 5, News::Next);
 
         mirror.keep_only(&BTreeSet::new());
 
@@ -492,7 +554,7 @@ mod tests {
     #[test]
     fn news_of_a_change_that_was_overtaken_changes_nothing() {
         let mirror = mirror();
-        apply(&mirror, EngineStatus::Inactive, 0, 5, true);
+        apply(&mirror, EngineStatus::Inactive, 0, 5, News::Next);
         let removed = mirror.wrote(id(1), None, 9, mirror.clock.now());
         let news = Found {
             id: id(1),
@@ -506,35 +568,86 @@ mod tests {
             value: Some(b"late"),
             ..news
         };
-        assert!(!mirror.apply(late, true));
-        assert!(!mirror.apply(news, true));
+        assert!(!mirror.apply(late, News::Next));
+        assert!(!mirror.apply(news, News::Next));
         assert_eq!(status(&mirror), None);
     }
 
-    #[test]
-    fn only_the_share_of_the_replica_that_goes_moves() {
-        let replicas: BTreeSet<_> = (1..=5).map(Uuid::from_u128).collect();
-        let gone = Uuid::from_u128(3);
-        let left: BTreeSet<_> = replicas
-            .iter()
-            .copied()
-            .filter(|one| *one != gone)
-            .collect();
-        let mut shares = HashMap::<_, u32>::new();
-        for n in 0..=255 {
-            let id = EngineId::from_random([n; 16]);
-            let before = checker(&replicas, id).unwrap();
-            let after = checker(&left, id).unwrap();
+    /// The id `n` of many.
+    fn many(n: u32) -> EngineId {
+        let mut random = [0; 16];
+        random[..4].copy_from_slice(&n.to_be_bytes());
+        EngineId::from_random(random)
+    }
 
-            assert!(after == before || before == gone, "{n}");
-            *shares.entry(before).or_default() += 1;
+    #[test]
+    fn values_that_are_no_records_are_remembered_within_bounds_and_displace_no_record() {
+        let mirror = mirror();
+        let large = vec![0; MOST_BYTES + 1];
+        let values: [&[u8]; 2] = [b"no record", &large];
+        for (n, value) in (0..10_000).zip(values.iter().cycle()) {
+            let found = Found {
+                id: many(n),
+                value: Some(value),
+                revision: i64::from(n) + 1,
+            };
+            mirror.apply(found, News::Next);
         }
 
-        assert_eq!(shares.len(), 5);
-        assert!(
-            shares.values().all(|share| (30..75).contains(share)),
-            "{shares:?}"
-        );
-        assert_eq!(checker(&BTreeSet::new(), EngineId::FIRST), None);
+        assert!(lock(&mirror.known).len() <= MARGIN);
+        apply(&mirror, EngineStatus::Inactive, 0, 20_000, News::Next);
+        assert_eq!(status(&mirror), Some(EngineStatus::Inactive));
+    }
+
+    #[test]
+    fn more_records_than_engines_are_allowed_are_known_only_once_they_are_to_be_written_over() {
+        let mirror = mirror();
+        let (own, now) = (mirror.trust.own(), mirror.clock.now());
+        let record = |n| {
+            let written = Engine {
+                id: many(n),
+                ..engine(1, "dpe-dev")
+            };
+            record::seal(&written, 0, now, &own).unwrap()
+        };
+        let apply = |n, news| {
+            let found = Found {
+                id: many(n),
+                value: Some(&record(n)),
+                revision: i64::from(n) + 1,
+            };
+            mirror.apply(found, news)
+        };
+        let most = u32::try_from(MARGIN).unwrap() + 2;
+        assert!((0..most).all(|n| apply(n, News::Read)));
+
+        assert!(!apply(most, News::Read) && !apply(most, News::Next));
+        assert_eq!(mirror.memory.len(), MARGIN + 2);
+        assert!(apply(most, News::Asked));
+        let found = mirror.memory.get(many(most)).unwrap();
+        assert_eq!(&*found.engine.owner.deployment, "dpe-dev");
+    }
+
+    #[test]
+    fn many_foreign_presence_keys_leave_this_process_among_the_replicas() {
+        let mirror = mirror();
+        let foreign: BTreeSet<_> = (1..=1000).map(Uuid::from_u128).collect();
+        let is_present = || lock(&mirror.replicas).contains(&mirror.own);
+
+        mirror.set_replicas(foreign.clone());
+        mirror.change_replicas(|replicas| {
+            replicas.insert(mirror.own);
+        });
+        assert!(is_present());
+        for n in 1..1000 {
+            mirror.change_replicas(|replicas| {
+                replicas.insert(Uuid::from_u128(n));
+            });
+        }
+        assert!(is_present());
+        mirror.set_replicas(foreign.into_iter().chain([mirror.own]).collect());
+
+        assert!(is_present());
+        assert_eq!(lock(&mirror.replicas).len(), usize::from(MOST_REPLICAS));
     }
 }

@@ -6,6 +6,7 @@ mod mirror;
 mod options;
 pub(crate) mod record;
 mod session;
+mod shares;
 mod writer;
 
 use std::fmt;
@@ -66,7 +67,7 @@ impl EtcdStore {
         let own = trust.own();
         let name = own.name.as_ref().map(ToString::to_string);
         let keys = Keys::of(&name.unwrap_or_else(|| own.fingerprint().to_string()));
-        let mirror = Arc::new(Mirror::new(trust, clock));
+        let mirror = Arc::new(Mirror::new(trust, clock, options.max_engines));
         let condition = watch::Sender::new(Condition {
             failing: Some(Away::Unreached.to_string().into()),
             is_stale: true,
@@ -131,7 +132,8 @@ impl EtcdStore {
         let signed_at = self.mirror.clock.now();
         let own = self.mirror.trust.own();
         let sealed = engine.map(|engine| {
-            let bytes = record::seal(&engine, at, signed_at, &own);
+            let named = self.mirror.named(engine.clone());
+            let bytes = record::seal(&named, at, signed_at, &own);
             bytes.map(|bytes| (engine, bytes))
         });
         let record = sealed

@@ -11,6 +11,8 @@ pub(crate) struct EtcdOptions {
     pub(crate) user: Option<(String, Secret<String>)>,
     /// TLS, if it is on.
     pub(crate) tls: Option<EtcdTls>,
+    /// How many engines there may be.
+    pub(crate) max_engines: usize,
 }
 
 /// TLS to etcd.

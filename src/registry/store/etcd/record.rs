@@ -6,8 +6,9 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
-use crate::engine::{DialBackFailure, Engine, EngineStatus};
+use crate::engine::{DialBackFailure, Engine, EngineStatus, Held};
 use crate::jose::compact::{HeaderSpec, sign};
 use crate::jose::{Compact, KeyError, VerifyingKey, json};
 use crate::proto::convert::failure_kind;
@@ -40,6 +41,12 @@ struct Claims {
     why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<Failure>,
+    /// The replica that has, or had, the stream of a one-way engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<Uuid>,
+    /// Whether that stream is open.
+    #[serde(default)]
+    open: bool,
     /// The key that signs, as DER in base64url: a replica may not sign with it yet, or no longer.
     key: String,
 }
@@ -70,7 +77,8 @@ pub struct Signed {
     pub replaced: i64,
 }
 
-/// Returns the bytes of `engine`, signed by `own`, to replace the record of the revision `replaced`.
+/// Returns the bytes of `engine`, signed by `own`, to replace the record of the revision `replaced`. Where
+/// its stream is, must be named.
 ///
 /// # Errors
 ///
@@ -94,6 +102,8 @@ pub fn seal(
         seen: record::milliseconds(engine.last_seen_at),
         why: engine.status_reason.as_deref().map(shortened),
         failure,
+        holder: engine.held.and_then(|held| held.by),
+        open: engine.held.is_some_and(|held| held.is_open),
         key: BASE64_URL_SAFE_NO_PAD.encode(own.key.verifying_key().to_spki_der()),
     };
     let payload = serde_json::to_vec(&claims).map_err(|_cause| KeyError::Encode)?;
@@ -137,6 +147,10 @@ pub fn open(bytes: &[u8], own: &OwnDeployment) -> Result<Opened, RecordError> {
             Some(reason) => said.with_reason(reason),
             None => said,
         })
+    });
+    engine.held = claims.holder.map(|holder| Held {
+        by: Some(holder),
+        is_open: claims.open,
     });
     let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(claims.iat));
     let signed = at.map(|at| Signed {

@@ -10,9 +10,10 @@ use etcd_client::{
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tonic::Code;
 
 use super::keys::{Key, Keys};
-use super::mirror::{Found, Mirror};
+use super::mirror::{Found, MOST_REPLICAS, Mirror, News};
 use super::options::EtcdOptions;
 use super::writer::{Away, Session};
 use crate::registry::store::Condition;
@@ -106,6 +107,7 @@ impl Follower {
         });
         let later = WatchOptions::new()
             .with_range(after(self.keys.replicas()))
+            .with_fragment()
             .with_start_revision(revision + 1);
         let mut watches = client.watch_client().max_decoding_message_size(MOST_READ);
         let watch = watches.watch(self.keys.engines(), Some(later)).await?;
@@ -130,27 +132,37 @@ impl Follower {
 
     /// Reads all records and replicas as they are at one revision, and returns that.
     async fn read_all(&self, kv: &mut KvClient) -> Result<i64, Away> {
-        let prefix = GetOptions::new().with_prefix().with_keys_only();
-        let present = kv.get(self.keys.replicas(), Some(prefix)).await?;
+        let some = GetOptions::new().with_prefix().with_keys_only();
+        let some = some.with_limit(i64::from(MOST_REPLICAS));
+        let present = kv.get(self.keys.replicas(), Some(some)).await?;
         let header = present.header();
         let revision = header.map_or(0, etcd_client::ResponseHeader::revision);
         let mut ids = BTreeSet::new();
         let (mut from, end) = (self.keys.engines(), after(self.keys.engines()));
+        let mut limit = PAGE;
         loop {
             let some = GetOptions::new()
                 .with_range(&*end)
-                .with_limit(PAGE)
+                .with_limit(limit)
                 .with_revision(revision);
-            let page = kv.get(&*from, Some(some)).await?;
+            let page = match timeout(PAGE_WITHIN, kv.get(&*from, Some(some))).await? {
+                Err(error) if is_too_large(&error) && limit > 1 => {
+                    limit /= 2;
+                    continue;
+                }
+                page => page?,
+            };
             for found in page.kvs() {
                 if let Some(Key::Engine(id)) = self.keys.read(found.key()) {
-                    ids.insert(id);
                     let found = Found {
                         id,
                         value: Some(found.value()),
                         revision: found.mod_revision(),
                     };
-                    self.mirror.apply(found, false);
+                    self.mirror.apply(found, News::Read);
+                    if self.mirror.is_known(id) {
+                        ids.insert(id);
+                    }
                 }
                 found.key().clone_into(&mut from);
                 from.push(0);
@@ -223,7 +235,7 @@ impl Follower {
                     value: (!is_gone).then(|| change.value()),
                     revision: change.mod_revision(),
                 };
-                if self.mirror.apply(found, true) {
+                if self.mirror.apply(found, News::Next) {
                     self.mirror.tell(Some(id));
                 }
             }
@@ -249,6 +261,15 @@ fn after(mut prefix: Vec<u8>) -> Vec<u8> {
         *last += 1;
     }
     prefix
+}
+
+/// Returns `true` if a page has more bytes than are read at once; etcd bounds each value, and not all of
+/// them together.
+fn is_too_large(error: &etcd_client::Error) -> bool {
+    let etcd_client::Error::GRpcStatus(status) = error else {
+        return false;
+    };
+    matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted)
 }
 
 /// Waits until the store is closed.
@@ -282,10 +303,11 @@ const PRESENT_FOR: i64 = 3;
 const BEAT: Duration = Duration::from_millis(700);
 const SILENT_FOR: Duration = Duration::from_millis(2500);
 const RETRY: Duration = Duration::from_millis(300);
-const BEGIN_WITHIN: Duration = Duration::from_secs(60);
+const BEGIN_WITHIN: Duration = Duration::from_secs(600);
+const PAGE_WITHIN: Duration = Duration::from_secs(20);
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 const PAGE: i64 = 500;
-/// A page of the largest records.
+/// A page of usual records.
 const MOST_READ: usize = 64 * 1024 * 1024;

@@ -7,10 +7,12 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::engine::EngineStatus;
+use crate::engine::{EngineAddress, EngineConstraints, EngineStatus, Held, Instance};
 use crate::identity::{DeploymentName, ModuleType};
 use crate::jose::SigningKey;
 use crate::registry::store::tests::{conforms, engine, id};
+use crate::registry::{CheckOutcome, EngineRegistry, Limits, Registrant};
+use crate::testing;
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustedKey};
 
 /// An etcd on ports of its own, until it is dropped.
@@ -376,6 +378,121 @@ async fn every_replica_judges_owners_by_its_own_trust() {
         .trust
         .replace(trusted.trusting(vec![owner]).unwrap());
     until(&two, id(1), has(EngineStatus::Ready)).await;
+}
+
+#[tokio::test]
+async fn large_values_of_others_stop_no_replica() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let one = etcd.open("dpm-dev", &key).await;
+    let created = one.replace(ready(200), Expected::Absent).await;
+    created.unwrap().unwrap();
+    // Together more than is read at once.
+    for n in 1..=60 {
+        etcd.put(&one, id(n), vec![b'x'; 1_400_000]).await;
+    }
+
+    let two = etcd.open("dpm-dev", &key).await;
+
+    let found = two.find(id(200)).await.unwrap().unwrap();
+    assert_eq!(found.engine.status, EngineStatus::Ready);
+    assert_eq!(two.count("dpe-dev").await.unwrap().total, 1);
+}
+
+/// Returns the records of `store` as the registry changes them.
+fn registry(store: &Arc<EtcdStore>) -> EngineRegistry {
+    let store = Arc::clone(store) as Arc<dyn EngineStore>;
+    EngineRegistry::new(store, Arc::new(SystemClock), Limits::default())
+}
+
+/// A one-way engine that `registry` has recorded.
+async fn one_way(registry: &EngineRegistry, n: u8) -> Arc<Engine> {
+    let caller = Registrant {
+        identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
+        environment: None,
+        fingerprint: "k".into(),
+        over_loopback: true,
+        instance: Some(Instance::from_random([n; 16])),
+        heartbeat_interval: None,
+    };
+    let address = EngineAddress::one_way("dpe.example.org").unwrap();
+    let registered = registry.register(&caller, id(n), address, EngineConstraints::default());
+    registered.await.unwrap()
+}
+
+#[tokio::test]
+async fn one_way_engine_is_the_share_of_the_replica_to_which_it_proved_itself_last() {
+    let Some(etcd) = Etcd::start() else { return };
+    let key = SigningKey::generate().unwrap();
+    let one = Arc::new(etcd.open("dpm-dev", &key).await);
+    let two = Arc::new(etcd.open("dpm-dev", &key).await);
+    let [here, there] = [&one, &two].map(registry);
+    let mut news = one.others().unwrap();
+    while (1..100).all(|n| one.is_mine(id(n))) {
+        let _ = news.recv().await;
+    }
+    // The draw gives one engine to each.
+    let draws = [&one, &two].map(|store| (1..100).find(|n| store.is_mine(id(*n))).unwrap());
+    let held = |is_open| {
+        let by = Some(two.mirror.own);
+        move |found: Option<&Engine>| found.is_some_and(|e| e.held == Some(Held { by, is_open }))
+    };
+    for n in draws {
+        let engine = one_way(&here, n).await;
+        here.hold(&engine).await.unwrap();
+        until(&two, id(n), |found| {
+            found.is_some_and(|e| e.status == EngineStatus::Ready && e.is_held_elsewhere())
+        })
+        .await;
+        assert!(one.is_mine(id(n)) && !two.is_mine(id(n)));
+
+        there.hold(&engine).await.unwrap();
+        until(&one, id(n), held(true)).await;
+        assert!(!one.is_mine(id(n)) && two.is_mine(id(n)));
+        // A proof over the stream that was here does not bring it back.
+        here.record_check(&engine, &CheckOutcome::Proved)
+            .await
+            .unwrap();
+        here.release(id(n)).await.unwrap();
+        assert!(!one.is_mine(id(n)));
+
+        there.release(id(n)).await.unwrap();
+        until(&one, id(n), held(false)).await;
+        assert!(!one.is_mine(id(n)) && two.is_mine(id(n)));
+        there.hold(&engine).await.unwrap();
+        until(&one, id(n), held(true)).await;
+    }
+
+    two.close().await.unwrap();
+
+    for n in draws {
+        until(&one, id(n), held(false)).await;
+        let taken = one.find(id(n)).await.unwrap().unwrap().engine;
+        assert!(one.is_mine(id(n)) && taken.suspect, "{taken:?}");
+        assert_eq!(taken.status, EngineStatus::Ready);
+    }
+}
+
+#[tokio::test]
+async fn proofs_over_the_stream_of_a_one_way_engine_write_nothing() {
+    let Some(etcd) = Etcd::start() else { return };
+    let store = Arc::new(etcd.open("dpm-dev", &SigningKey::generate().unwrap()).await);
+    let registry = registry(&store);
+    let engine = one_way(&registry, 1).await;
+    let start = revision(&etcd).await;
+
+    // READY and the stream are one write.
+    registry.hold(&engine).await.unwrap();
+    assert_eq!(revision(&etcd).await, start + 1);
+    for _ in 0..10 {
+        registry.hold(&engine).await.unwrap();
+        registry
+            .record_check(&engine, &CheckOutcome::Proved)
+            .await
+            .unwrap();
+    }
+
+    assert_eq!(revision(&etcd).await, start + 1);
 }
 
 /// Returns the revision of etcd, which each of its writes makes one higher.

@@ -10,7 +10,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::keys::Keys;
-use super::mirror::{Found, Mirror};
+use super::mirror::{Found, Mirror, News};
 use crate::engine::{Engine, EngineId};
 use crate::failure::cause;
 use crate::registry::store::{StoreError, Stored};
@@ -188,7 +188,7 @@ impl Writer {
             value: found.map(etcd_client::KeyValue::value),
             revision: found.map_or(read_at, etcd_client::KeyValue::mod_revision),
         };
-        if self.mirror.apply(found, false) {
+        if self.mirror.apply(found, News::Asked) {
             self.mirror.tell(Some(id));
         }
         Ok(Outcome::Lost)

@@ -78,6 +78,7 @@ fn seed_engine(constraints: EngineConstraints) -> Engine {
             environment: None,
             fingerprint: "kHSzWkPiZKfSKAgdIkCdXfAAKs7x23jszQLkTOzQTEM".into(),
         },
+        held: None,
         registered_at: SystemTime::UNIX_EPOCH,
         over_loopback: false,
         instance: None,
