@@ -20,6 +20,7 @@ use tower_layer::Layer as _;
 
 use crate::config::{Home, LoadError, ModuleKind, Reloader, Settings, environment, wiring};
 use crate::grpc::carrier::Transport;
+use crate::grpc::network::Port;
 use crate::grpc::tls::TlsError;
 use crate::grpc::{
     AttachIdentity, ConnectError, Connection, EndpointChannel, KeepAlive, MethodRules, Module,
@@ -261,7 +262,8 @@ impl Module {
                 "`{taken}` is served with rules of its own; remove the rule for it"
             )));
         }
-        let made = Program::new(self.clone(), None, listener, server, rules);
+        let port = Some(Port::System(listener));
+        let made = Program::new(self.clone(), None, port, server, rules);
         // Its own text says the same.
         let mut program = made.map_err(|error| set_up("cannot set up the server")(error.0))?;
         if let Some((wiring, address)) = wiring.and_then(|wiring| Some((wiring, wiring.http?))) {

@@ -14,7 +14,7 @@ use tonic::service::Routes;
 use crate::engine::EngineAddress;
 use crate::grpc::{
     Drained, MethodRules, Module, ServeError, ServerOptions, Standard, VerifyIdentityLayer, cause,
-    serve,
+    network::Port, serve_on,
 };
 #[cfg(feature = "actuator")]
 use crate::grpc::{Health, Readiness};
@@ -47,23 +47,22 @@ pub(crate) struct Program {
     /// What is shown over HTTP, and where.
     #[cfg(feature = "actuator")]
     pub(crate) http: Option<(TcpListener, Site)>,
-    listener: Option<TcpListener>,
+    port: Option<Port>,
     storage: Option<Storage>,
     pub(crate) tasks: JoinSet<()>,
 }
 
 impl Program {
     /// Makes the program of `module`, which holds `storage`, if it has one, and will serve the
-    /// services of `rules` on `listener`, if it has one, beside those that every module has.
+    /// services of `rules` on `port`, if it has one, beside those that every module has.
     pub(crate) fn new(
         module: Module,
         storage: Option<Storage>,
-        listener: impl Into<Option<TcpListener>>,
+        port: Option<Port>,
         server: ServerOptions,
         rules: MethodRules,
     ) -> Result<Self, StartError> {
-        let port: Option<TcpListener> = listener.into();
-        let bound = port.as_ref().map(TcpListener::local_addr).transpose();
+        let bound = port.as_ref().map(Port::address).transpose();
         let known = bound.map_err(|error| StartError(error.into()))?;
         let address = known.unwrap_or(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)));
         let identity = Standard::new(&module, &server);
@@ -81,7 +80,7 @@ impl Program {
             health,
             #[cfg(feature = "actuator")]
             http: None,
-            listener: port,
+            port,
             module,
             storage,
             tasks: JoinSet::new(),
@@ -137,8 +136,8 @@ impl Program {
             self.health.report(false).await;
             stop();
         };
-        let ended = if let Some(port) = self.listener {
-            serve(port, self.layer, self.routes, self.server, stopping).await
+        let ended = if let Some(port) = self.port {
+            serve_on(port, self.layer, self.routes, self.server, stopping).await
         } else {
             stopping.await;
             Ok(Drained::InTime)

@@ -31,21 +31,21 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 7199),
     ("admission", 419),
-    ("cli", 4631),
+    ("cli", 4629),
     ("clock", 86),
     ("config", 7161),
     ("diagnostic", 596),
-    ("dpe", 853),
-    ("dpm", 2807),
-    ("engine", 349),
+    ("dpe", 862),
+    ("dpm", 2818),
+    ("engine", 353),
     ("failure", 107),
     ("files", 101),
-    ("grpc", 6110),
+    ("grpc", 6210),
     ("http", 287),
     ("identity", 207),
     ("jose", 1643),
-    ("library", 315),
-    ("program", 149),
+    ("library", 317),
+    ("program", 148),
     ("properties", 1784),
     ("proto", 178),
     ("registry", 3410),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 42736;
+const TOTAL: usize = 42859;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

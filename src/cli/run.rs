@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::io::ErrorKind;
 use std::panic::{self, PanicHookInfo};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -209,7 +208,6 @@ async fn follow(mut losses: watch::Receiver<Losses>, module: &Module) -> Infalli
 fn refused(error: &StartError) -> Refused {
     let kind = match error {
         StartError::Storage(StorageError::InUse { .. }) => Kind::Taken,
-        StartError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse => Kind::Taken,
         _ => Kind::Unreadable,
     };
     let failure = Refused::new(kind, cause(error));

@@ -19,6 +19,7 @@ use super::one_way::StreamHolder;
 use super::status_checker::{Registrant, Registration, StatusChecker, StatusCheckerOptions};
 use crate::engine::{AddressError, EngineAddress, EngineConstraints, EngineId, Instance};
 use crate::files;
+use crate::grpc::network::Port;
 use crate::grpc::{
     ConnectError, Drained, MethodRules, Module, Rule, ServeError, ServerOptions, UnknownDeployment,
 };
@@ -109,7 +110,17 @@ impl Dpe {
         listener: impl Into<Option<TcpListener>>,
         options: Options,
     ) -> Result<Self, StartError> {
-        let served: Option<TcpListener> = listener.into();
+        Self::on(module, storage, listener.into().map(Port::System), options)
+    }
+
+    /// Makes a DPE as [`new`](Self::new) does, on a port of any network.
+    #[doc(hidden)]
+    pub fn on(
+        module: Module,
+        storage: Storage,
+        served: Option<Port>,
+        options: Options,
+    ) -> Result<Self, StartError> {
         let is_one_way = served.is_none();
         let id = load_or_create(&storage.folder)?;
         let dpm = match options.dpm_deployment {

@@ -14,6 +14,7 @@ use super::options::MonitorOptions;
 use super::service::EngineRegistryService;
 use crate::admission::{descriptors, outgoing, room};
 use crate::engine::EngineStatus;
+use crate::grpc::network::Port;
 use crate::grpc::{Drained, MethodRules, Module, Rule, ServeError, ServerOptions};
 use crate::http::Access;
 use crate::program::{Program, StartError, site};
@@ -63,10 +64,22 @@ impl Dpm {
         store: Arc<dyn EngineStore>,
         options: Options,
     ) -> Result<Self, StartError> {
+        Self::on(module, storage, Port::System(listener), store, options)
+    }
+
+    /// Makes a DPM as [`new`](Self::new) does, on a port of any network.
+    #[doc(hidden)]
+    pub fn on(
+        module: Module,
+        storage: Storage,
+        port: Port,
+        store: Arc<dyn EngineStore>,
+        options: Options,
+    ) -> Result<Self, StartError> {
         let clock = Arc::clone(module.clock());
         let methods = rules(&module);
         Ok(Self {
-            program: Program::new(module, Some(storage), listener, options.server, methods)?,
+            program: Program::new(module, Some(storage), Some(port), options.server, methods)?,
             registry: Arc::new(EngineRegistry::new(store, clock, options.limits)),
             addresses: options.addresses,
             monitor: options.monitor,

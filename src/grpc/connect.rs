@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::{Request, Response};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::either::Either;
@@ -35,6 +34,7 @@ use target::{Place, Targets};
 use transport::{Link, Transport};
 
 use super::callee::{UnknownDeployment, Vouched};
+use super::network::{Bytes, Network, Simulated};
 use super::tls::{ClientFailure, ClientTls};
 use crate::grpc::tls::certificate_fingerprint;
 use crate::identity::DeploymentName;
@@ -52,6 +52,7 @@ pub struct ConnectionOptions {
     pub tls: Option<ClientTls>,
     /// How a connection on which nothing arrives any more is noticed.
     pub(crate) keep_alive: KeepAlive,
+    pub(crate) network: Network,
 }
 
 impl Default for ConnectionOptions {
@@ -62,6 +63,7 @@ impl Default for ConnectionOptions {
             allow_plaintext: false,
             tls: None,
             keep_alive: KeepAlive::MODULES,
+            network: Network::default(),
         }
     }
 }
@@ -73,6 +75,16 @@ impl ConnectionOptions {
     pub fn towards(&self, name: &DeploymentName) -> Self {
         Self {
             tls: self.tls.as_ref().map(|tls| tls.towards(name)),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the same over the network of the simulated host `own`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn over(&self, own: Arc<dyn Simulated>) -> Self {
+        Self {
+            network: Network::Simulated(own),
             ..self.clone()
         }
     }
@@ -447,10 +459,13 @@ impl Connector {
     }
 
     /// Judges every address, and dials only what was judged.
-    async fn dial(&self, target: &Target) -> Result<(TcpStream, SocketAddr), ConnectError> {
-        let addresses = match &self.addresses {
-            Some(addresses) => addresses.to_vec(),
-            None => resolve(target).await?,
+    async fn dial(&self, target: &Target) -> Result<(Bytes, SocketAddr), ConnectError> {
+        let addresses = if let Some(addresses) = &self.addresses {
+            addresses.to_vec()
+        } else {
+            let (host, port) = (target.host(), target.port());
+            let resolved = self.options.network.resolve(host, port).await;
+            resolved.map_err(|error| ConnectError::Resolve(host.to_owned(), error))?
         };
         let may_leave = self.options.tls.is_some() || self.options.allow_plaintext;
         let mut remote = addresses.iter().filter(|_| !may_leave);
@@ -459,24 +474,13 @@ impl Connector {
         }
         let mut failed = ConnectError::Refused(format!("`{}` has no address", target.host()));
         for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    // A small delay at worst; no reason to fail.
-                    let _ = stream.set_nodelay(true);
-                    self.options.keep_alive.watch(&stream);
-                    return Ok((stream, address));
-                }
+            let limit = self.options.keep_alive.unacknowledged;
+            match self.options.network.connect(address, limit).await {
+                Ok(bytes) => return Ok((bytes, address)),
                 Err(error) => failed = ConnectError::Connect(address, error),
             }
         }
         Err(failed)
-    }
-}
-
-async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
-    match lookup_host((target.host(), target.port())).await {
-        Ok(resolved) => Ok(resolved.collect()),
-        Err(error) => Err(ConnectError::Resolve(target.host().to_owned(), error)),
     }
 }
 

@@ -17,6 +17,7 @@ use tonic::transport::{Error as TransportError, Server};
 
 use super::listener::{Acceptor, ConnectionLimits};
 use super::metrics::Largest;
+use super::network::Port;
 use super::session::{HealthWatch, Visits};
 use super::tls::ServerTls;
 use super::{ConnectionOptions, Target, VerifyIdentityLayer};
@@ -134,6 +135,17 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Drained, ServeError> {
+    serve_on(Port::System(listener), layer, routes, options, shutdown).await
+}
+
+/// Serves as [`serve`] does, on a port of any network.
+pub(crate) async fn serve_on(
+    port: Port,
+    layer: VerifyIdentityLayer,
+    routes: Routes,
+    options: ServerOptions,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Drained, ServeError> {
     let connections = Arc::new(Connections::new(options.connections.bounds()));
     let _cut = CutOnDrop(Arc::clone(&connections));
     let (ready, accepted) = mpsc::channel(1);
@@ -162,7 +174,7 @@ pub async fn serve(
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stop.cancelled())
     );
     let acceptor = Acceptor::new(
-        listener,
+        port,
         Arc::clone(&connections),
         options.connections,
         options.tls,

@@ -220,23 +220,6 @@ fn a_pair_becomes_ready_is_listed_and_ends_at_sigterm() {
 }
 
 #[test]
-fn port_of_another_process_is_not_taken_from_it() {
-    let folder = paired();
-    let held = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = held.local_addr().unwrap();
-    let port = address.port();
-    for (grpc, http) in [(port, 0), (0, port)] {
-        let ports = format!("--set ataccama.server.grpc.port={grpc} --set server.port={http}");
-        for module in ["dpm", "dpe"] {
-            let run = format!("{module} run --home {module} {ports}");
-            let refused = folder.run(&run).exits(6);
-            let why = format!("cannot listen on {address}");
-            assert!(refused.stderr.contains(&why), "{refused:?}");
-        }
-    }
-}
-
-#[test]
 fn a_pair_with_tls_becomes_ready_and_a_wrong_pin_is_named() {
     let folder = Folder::new();
     folder

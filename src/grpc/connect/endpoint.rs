@@ -12,7 +12,6 @@ use http::uri::Scheme;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::io::InspectReader;
 use tonic::Status;
@@ -23,6 +22,7 @@ use tower_service::Service;
 use super::line::is_complaint;
 use super::transport::Link;
 use super::{ConnectError, ConnectionOptions, Connector, KeepAlive, Target};
+use crate::grpc::network::Bytes;
 
 /// A channel over a tonic endpoint, to any gRPC server. Cloning is cheap.
 ///
@@ -157,7 +157,7 @@ struct Dialler {
 type Inspect = Box<dyn FnMut(&[u8]) + Send>;
 
 impl Service<Uri> for Dialler {
-    type Response = TokioIo<InspectReader<TcpStream, Inspect>>;
+    type Response = TokioIo<InspectReader<Bytes, Inspect>>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 

@@ -9,7 +9,6 @@ use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use http::{Request, Response, Uri};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::SetOnce;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -49,17 +48,6 @@ impl KeepAlive {
         while_idle: false,
         unacknowledged: Duration::from_secs(20),
     };
-
-    /// Ends `stream` when its peer acknowledges nothing any more, also while its window is closed.
-    #[cfg(target_os = "linux")]
-    pub(super) fn watch(self, stream: &TcpStream) {
-        let limit = u32::try_from(self.unacknowledged.as_millis()).unwrap_or(u32::MAX);
-        // Without it the PINGs still notice, later.
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, limit);
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn watch(self, _: &TcpStream) {}
 
     /// Returns how often a server gets a PING that complained of too many so many times.
     pub(super) fn every(self, complaints: u32) -> Duration {

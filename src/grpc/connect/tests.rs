@@ -199,7 +199,10 @@ async fn every_client_connection_has_a_user_timeout() {
 
         let (stream, _) = connector.dial(&target).await.unwrap();
 
-        let limit = rustix::net::sockopt::tcp_user_timeout(&stream).unwrap();
+        let Either::Left(tcp) = &stream else {
+            panic!("{stream:?}")
+        };
+        let limit = rustix::net::sockopt::tcp_user_timeout(tcp).unwrap();
         assert_eq!(limit, milliseconds);
         drop(listener);
     }

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwapOption;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
+use crate::grpc::network::Bytes;
 use crate::grpc::tls::{ClientFailure, ClientTls};
 
 /// What all connections of one channel share.
@@ -56,8 +56,8 @@ impl Link {
     }
 }
 
-/// TCP, or TLS over it.
-pub(super) type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+/// Bytes as they are, or TLS over them.
+pub(super) type Io = Either<Bytes, Box<TlsStream<Bytes>>>;
 
 /// A connection that notices what HTTP/2 could not name: the server's refusal of a certificate,
 /// and TLS where none is expected. It breaks once all that may be read was read; the read that
@@ -215,7 +215,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     #[tokio::test]
     async fn stream_breaks_once_its_budget_is_spent_and_reads_on_with_another() {
@@ -226,7 +226,12 @@ mod tests {
         server.write_all(&[7_u8; 64]).await.unwrap();
         let link = Arc::new(Link::default());
         let life = CancellationToken::new();
-        let mut stream = Transport::new(Either::Left(client), None, Arc::clone(&link), life);
+        let mut stream = Transport::new(
+            Either::Left(Either::Left(client)),
+            None,
+            Arc::clone(&link),
+            life,
+        );
         link.readable.store(8, Ordering::Relaxed);
 
         let mut eight = [0; 8];
@@ -247,7 +252,8 @@ mod tests {
         let (_silent, _) = listener.accept().await.unwrap();
         let life = CancellationToken::new();
         let link = Arc::new(Link::default());
-        let mut stream = Transport::new(Either::Left(client), None, link, life.clone());
+        let mut stream =
+            Transport::new(Either::Left(Either::Left(client)), None, link, life.clone());
         let endless = async {
             loop {
                 if let Err(broken) = stream.write_all(&vec![0; 1 << 20]).await {

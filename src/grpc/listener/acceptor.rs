@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -21,6 +20,7 @@ use super::ConnectionLimits;
 use super::stream::{Socket, Stream, cut};
 use crate::admission::{Connections, Crowding, is_of_one_connection};
 use crate::grpc::gate::Gate;
+use crate::grpc::network::{Bytes, Port, send_at_once};
 use crate::grpc::session::SLACK;
 use crate::grpc::tls::{ServerFailure, ServerTls};
 use crate::grpc::{Rejections, cause};
@@ -44,7 +44,7 @@ pub(in crate::grpc) type Ready = mpsc::Sender<io::Result<Stream>>;
 /// keys are no longer trusted.
 #[derive(Debug)]
 pub(in crate::grpc) struct Acceptor {
-    listener: TcpListener,
+    port: Port,
     connections: Arc<Connections>,
     limits: ConnectionLimits,
     tls: Option<ServerTls>,
@@ -64,14 +64,14 @@ type Handshake = Result<Stream, (SocketAddr, String)>;
 
 impl Acceptor {
     pub(in crate::grpc) fn new(
-        listener: TcpListener,
+        port: Port,
         connections: Arc<Connections>,
         limits: ConnectionLimits,
         tls: Option<ServerTls>,
         gate: &Gate,
     ) -> Self {
         Self {
-            listener,
+            port,
             connections,
             limits,
             tls,
@@ -92,8 +92,8 @@ impl Acceptor {
         loop {
             let wake = self.sweep.into_iter().chain(self.calm_at()).min();
             tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((tcp, peer)) => self.welcome(tcp, peer, &ready).await,
+                accepted = self.port.accept() => match accepted {
+                    Ok((bytes, peer)) => self.welcome(bytes, peer, &ready).await,
                     Err(error) => self.back_off(&error).await,
                 },
                 Some(done) = self.handshakes.join_next() => match done {
@@ -153,7 +153,7 @@ impl Acceptor {
         }
     }
 
-    async fn welcome(&mut self, tcp: TcpStream, peer: SocketAddr, ready: &Ready) {
+    async fn welcome(&mut self, bytes: Bytes, peer: SocketAddr, ready: &Ready) {
         let now = Instant::now();
         let mut seat = match self.connections.admit(peer.ip(), now) {
             Ok((seat, crowding)) => {
@@ -165,16 +165,16 @@ impl Acceptor {
             Err(crowding) => {
                 self.note(&crowding, 1, now);
                 if self.tls.is_none() {
-                    self.refusals.refuse(tcp, &crowding);
+                    self.refusals.refuse(bytes, &crowding);
                 }
                 return;
             }
         };
         let due = now + self.limits.first_request;
         self.sweep = Some(self.sweep.map_or(due, |sweep| sweep.min(due)));
-        let _ = tcp.set_nodelay(true);
+        send_at_once(&bytes);
         let patience = self.limits.keepalive_interval + self.limits.keepalive_timeout;
-        let socket = Socket::new(tcp, patience);
+        let socket = Socket::new(bytes, patience);
         match &self.tls {
             None => hand_over(ready, Stream::new(Either::Left(socket), seat, peer)).await,
             Some(tls) => {
@@ -246,7 +246,7 @@ pub(super) struct Refusals(JoinSet<()>);
 impl Refusals {
     /// Says why over HTTP/2, and closes the connection once that was read: at once, its unread
     /// bytes would destroy the word.
-    pub(super) fn refuse(&mut self, mut tcp: TcpStream, crowding: &Crowding) {
+    pub(super) fn refuse(&mut self, mut bytes: Bytes, crowding: &Crowding) {
         while self.0.try_join_next().is_some() {}
         if self.0.len() >= MOST {
             return;
@@ -257,9 +257,9 @@ impl Refusals {
         let word = [&SETTINGS, &length[..], &GOAWAY, text.as_bytes()].concat();
         self.0.spawn(async move {
             let parting = async {
-                tcp.write_all(&word).await?;
-                tcp.shutdown().await?;
-                copy(&mut tcp.take(MOST_BYTES), &mut sink()).await
+                bytes.write_all(&word).await?;
+                bytes.shutdown().await?;
+                copy(&mut bytes.take(MOST_BYTES), &mut sink()).await
             };
             // It is closed however that ends.
             let _ = timeout(PARTING, parting).await;

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use http::Extensions;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -17,6 +16,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::admission::{Full, Seat, Shown, Standing};
 use crate::grpc::PeerInfo;
+use crate::grpc::network::{Bytes, drop_unread, local_address};
 use crate::token::VerifiedToken;
 use crate::trust::TrustStore;
 
@@ -51,8 +51,8 @@ impl Stream {
                     .map(|der| Arc::from(der.as_ref())),
             },
             local: match &io {
-                Either::Left(socket) => socket.tcp.local_addr().ok(),
-                Either::Right(tls) => tls.get_ref().0.tcp.local_addr().ok(),
+                Either::Left(socket) => local_address(&socket.bytes),
+                Either::Right(tls) => local_address(&tls.get_ref().0.bytes),
             },
         };
         Self {
@@ -78,17 +78,17 @@ impl Stream {
 /// last frame is written, for which such a peer leaves no room.
 #[derive(Debug)]
 pub(super) struct Socket {
-    tcp: TcpStream,
+    bytes: Bytes,
     patience: Duration,
     /// Runs while bytes wait, from the last one that did not.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream, patience: Duration) -> Self {
+    pub(super) fn new(bytes: Bytes, patience: Duration) -> Self {
         let stalled = None;
         Self {
-            tcp,
+            bytes,
             patience,
             stalled,
         }
@@ -110,7 +110,7 @@ impl Socket {
             .get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(stalled.as_mut().poll(cx));
         // Else the system would keep the bytes for a peer that never reads them.
-        let _ = self.tcp.set_zero_linger();
+        drop_unread(&self.bytes);
         Poll::Ready(Err(cut()))
     }
 }
@@ -121,7 +121,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+        Pin::new(&mut self.bytes).poll_read(cx, buffer)
     }
 }
 
@@ -131,7 +131,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.bytes).poll_write(cx, bytes);
         self.patiently(cx, written)
     }
 
@@ -140,20 +140,20 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, parts);
+        let written = Pin::new(&mut self.bytes).poll_write_vectored(cx, parts);
         self.patiently(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.bytes.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.bytes).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.bytes).poll_shutdown(cx)
     }
 }
 
@@ -261,7 +261,7 @@ pub(in crate::grpc) fn arrived(extensions: &mut Extensions) {
 mod tests {
     use std::task::Waker;
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::advance;
 
     use super::*;
@@ -273,7 +273,7 @@ mod tests {
         let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let _open = peer.unwrap();
         let patience = Duration::from_secs(40);
-        let mut socket = Socket::new(accepted.unwrap().0, patience);
+        let mut socket = Socket::new(Either::Left(accepted.unwrap().0), patience);
         tokio::time::pause();
         let mut written = |result| {
             let mut context = Context::from_waker(Waker::noop());

@@ -7,7 +7,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ALL_VERSIONS, ClientConfig, SupportedProtocolVersion};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -213,11 +213,11 @@ impl ClientTls {
     }
 
     /// Shakes hands with `host` over `stream`.
-    pub(crate) async fn connect(
+    pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
-        stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, ClientFailure> {
+        stream: S,
+    ) -> Result<TlsStream<S>, ClientFailure> {
         let config = self.current()?;
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_invalid| ClientFailure::Name(host.to_owned()))?;
