@@ -31,9 +31,9 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 7199),
     ("admission", 419),
-    ("cli", 4629),
+    ("cli", 4631),
     ("clock", 86),
-    ("config", 7161),
+    ("config", 7162),
     ("diagnostic", 596),
     ("dpe", 862),
     ("dpm", 2818),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 42859;
+const TOTAL: usize = 42862;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -22,7 +22,7 @@ mod store;
 
 use engine::{REGISTRY, STATUS_CHECKER};
 pub use engine::{engine_duplicate, engine_is_duplicate, eviction_held, lease_expired};
-#[cfg(feature = "etcd")]
+#[cfg(any(test, feature = "etcd"))]
 pub use store::record_passed_over;
 pub use store::{registry_degraded, registry_failed, registry_recovered, registry_set_aside};
 

@@ -114,12 +114,14 @@ fn same_addresses(files: [(&Inspected, &str); 2]) -> bool {
         let rules = file.options.addresses.get(name);
         rules.cloned().unwrap_or_default()
     });
-    let all = |one: &AddressRules, other: &AddressRules| {
-        one.allowed
-            .iter()
-            .all(|address| other.allowed.contains(address))
-    };
-    here.allow_low_ports == there.allow_low_ports && all(&here, &there) && all(&there, &here)
+    here.allow_low_ports == there.allow_low_ports
+        && allows_all_of(&here, &there)
+        && allows_all_of(&there, &here)
+}
+
+fn allows_all_of(one: &AddressRules, other: &AddressRules) -> bool {
+    let mut theirs = other.allowed.iter();
+    theirs.all(|address| one.allowed.contains(address))
 }
 
 /// One deployment as both files have it.

@@ -68,7 +68,7 @@ impl EngineRegistry {
         }
     }
 
-    /// Takes room for `new` within the limits; where there is none, an engine of its deployment is forgotten.
+    /// Takes room for `new` within the limits; where all is taken, an engine of its deployment is forgotten.
     pub(super) async fn room(&self, new: &Engine) -> Result<Room, RegistryError> {
         let deployment = &new.owner.deployment;
         let _alone = self.creating.lock().await;

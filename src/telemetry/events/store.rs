@@ -1,11 +1,11 @@
 //! The events of the store of a registry.
 
-#[cfg(feature = "etcd")]
+#[cfg(any(test, feature = "etcd"))]
 use tracing::warn;
 use tracing::{error, info};
 
 use super::engine::REGISTRY;
-#[cfg(feature = "etcd")]
+#[cfg(any(test, feature = "etcd"))]
 use crate::engine::EngineId;
 use crate::telemetry::Suppressed;
 use crate::telemetry::ledger::{of_several, some};
@@ -47,7 +47,7 @@ pub fn registry_recovered() {
 }
 
 /// `recordPassedOver`: what is in etcd is no record of an engine, or one of too many.
-#[cfg(feature = "etcd")]
+#[cfg(any(test, feature = "etcd"))]
 pub fn record_passed_over(id: EngineId, bytes: usize, suppressed: Suppressed) {
     warn!(
         target: REGISTRY,

@@ -132,8 +132,8 @@ impl Follower {
 
     /// Reads all records and replicas as they are at one revision, and returns that.
     async fn read_all(&self, kv: &mut KvClient) -> Result<i64, Away> {
-        let some = GetOptions::new().with_prefix().with_keys_only();
-        let some = some.with_limit(i64::from(MOST_REPLICAS));
+        let keys = GetOptions::new().with_prefix().with_keys_only();
+        let some = keys.with_limit(i64::from(MOST_REPLICAS));
         let present = kv.get(self.keys.replicas(), Some(some)).await?;
         let header = present.header();
         let revision = header.map_or(0, etcd_client::ResponseHeader::revision);

@@ -8,11 +8,10 @@ use std::time::SystemTime;
 use super::*;
 use crate::clock::SystemClock;
 use crate::engine::{EngineAddress, EngineConstraints, EngineStatus, Held, Instance};
-use crate::identity::{DeploymentName, ModuleType};
+use crate::identity::{DeploymentName, ModuleType, Roles, ServiceIdentity};
 use crate::jose::SigningKey;
 use crate::registry::store::tests::{conforms, engine, id};
 use crate::registry::{CheckOutcome, EngineRegistry, Limits, Registrant};
-use crate::testing;
 use crate::trust::{Deployment, KeySet, OwnDeployment, TrustedKey};
 
 /// An etcd on ports of its own, until it is dropped.
@@ -407,8 +406,9 @@ fn registry(store: &Arc<EtcdStore>) -> EngineRegistry {
 
 /// A one-way engine that `registry` has recorded.
 async fn one_way(registry: &EngineRegistry, n: u8) -> Arc<Engine> {
+    let module = ModuleType::new("dpe").unwrap();
     let caller = Registrant {
-        identity: testing::identity("dpe", "dpe-dev", &["IMPERSONATION"]),
+        identity: ServiceIdentity::new(module, "dpe-dev", Roles::default()),
         environment: None,
         fingerprint: "k".into(),
         over_loopback: true,

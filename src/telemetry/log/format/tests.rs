@@ -180,6 +180,7 @@ fn every_summary_says_for_how_many_events_it_stands_and_if_they_are_of_several_k
         events::bug("x", n);
         events::engine_not_ready(id, "dpm", ("NEW", "x"), None, n);
         events::registry_failed("x", n);
+        events::record_passed_over(id, 1, n);
         events::engine_duplicate(&engine, &engine.address, n);
         events::lease_expired(&engine, n);
         events::engine_is_duplicate(id, &engine.address, "dpm", ("x", "y"), n);
