@@ -105,7 +105,6 @@ pub mod internals {
     pub use crate::admin::demo::run as run_demo;
     pub use crate::config::{Expression, Location, Target};
     pub use crate::diagnostic::{Code, Finding};
-    pub use crate::grpc::network::{Pipe, Port, Simulated};
     pub use crate::grpc::tls::failure::ServerFailure;
     #[cfg(feature = "actuator")]
     pub use crate::http::{About, Access, Site, serve as serve_site};

@@ -31,6 +31,11 @@ use crate::program::Program;
 use crate::storage::StorageError;
 use crate::telemetry::events;
 
+#[cfg(test)]
+#[cfg(feature = "registry")]
+#[path = "library/tests/partitions/mod.rs"]
+mod partitions;
+
 impl Module {
     /// Opens the module at `home`: a folder with `etc/application.properties`, or such a file; and
     /// follows its files as long as the module, or a layer that was made of it, exists.

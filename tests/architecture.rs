@@ -31,24 +31,24 @@ const MAX_FILE_LINES: usize = 500;
 const BUDGETS: &[(&str, usize)] = &[
     ("admin", 7199),
     ("admission", 419),
-    ("cli", 4631),
+    ("cli", 4629),
     ("clock", 86),
     ("config", 7162),
     ("diagnostic", 596),
-    ("dpe", 862),
-    ("dpm", 2818),
+    ("dpe", 861),
+    ("dpm", 2817),
     ("engine", 353),
     ("failure", 107),
     ("files", 101),
-    ("grpc", 6210),
+    ("grpc", 6204),
     ("http", 287),
     ("identity", 207),
     ("jose", 1643),
-    ("library", 317),
+    ("library", 321),
     ("program", 148),
     ("properties", 1784),
     ("proto", 178),
-    ("registry", 3410),
+    ("registry", 3411),
     ("secret", 22),
     ("storage", 341),
     ("telemetry", 1761),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 42862;
+const TOTAL: usize = 42857;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -114,8 +114,7 @@ impl Dpe {
     }
 
     /// Makes a DPE as [`new`](Self::new) does, on a port of any network.
-    #[doc(hidden)]
-    pub fn on(
+    pub(crate) fn on(
         module: Module,
         storage: Storage,
         served: Option<Port>,

@@ -68,8 +68,7 @@ impl Dpm {
     }
 
     /// Makes a DPM as [`new`](Self::new) does, on a port of any network.
-    #[doc(hidden)]
-    pub fn on(
+    pub(crate) fn on(
         module: Module,
         storage: Storage,
         port: Port,

@@ -34,7 +34,7 @@ use target::{Place, Targets};
 use transport::{Link, Transport};
 
 use super::callee::{UnknownDeployment, Vouched};
-use super::network::{Bytes, Network, Simulated};
+use super::network::{Bytes, Network};
 use super::tls::{ClientFailure, ClientTls};
 use crate::grpc::tls::certificate_fingerprint;
 use crate::identity::DeploymentName;
@@ -75,16 +75,6 @@ impl ConnectionOptions {
     pub fn towards(&self, name: &DeploymentName) -> Self {
         Self {
             tls: self.tls.as_ref().map(|tls| tls.towards(name)),
-            ..self.clone()
-        }
-    }
-
-    /// Returns the same over the network of the simulated host `own`.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn over(&self, own: Arc<dyn Simulated>) -> Self {
-        Self {
-            network: Network::Simulated(own),
             ..self.clone()
         }
     }

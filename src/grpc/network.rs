@@ -15,12 +15,12 @@ use tokio_util::either::Either;
 pub(crate) type Bytes = Either<TcpStream, Box<dyn Pipe>>;
 
 /// The bytes of a simulated connection.
-pub trait Pipe: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
+pub(crate) trait Pipe: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin> Pipe for T {}
 
 /// A host of a simulated network, and its open port.
-pub trait Simulated: Debug + Send + Sync {
+pub(crate) trait Simulated: Debug + Send + Sync {
     /// Returns the address of the port.
     fn address(&self) -> SocketAddr;
 
@@ -39,10 +39,11 @@ type Opening<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
 
 /// Where a server's connections come from.
 #[derive(Debug)]
-pub enum Port {
+pub(crate) enum Port {
     /// A port of this machine.
     System(TcpListener),
     /// One of a simulated host.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test's"))]
     Simulated(Arc<dyn Simulated>),
 }
 
@@ -74,6 +75,7 @@ pub(crate) enum Network {
     #[default]
     System,
     /// What a simulated host reaches.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test's"))]
     Simulated(Arc<dyn Simulated>),
 }
 

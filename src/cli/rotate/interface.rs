@@ -58,7 +58,6 @@ pub(crate) enum Command {
     #[command(mut_arg("one_side", |arg| arg.hide(true)))]
     #[command(mut_arg("peer_file", |arg| arg.required_unless_present("one_side")))]
     #[command(mut_group("peers", |_| ArgGroup::new("peers").arg("peer_file")))]
-    #[command(override_usage = RUN_USAGE)]
     Run(StepArguments),
     /// Replace a lost, broken or leaked key; the peers revoke it and all before it
     ///
@@ -196,8 +195,6 @@ impl FileArguments {
         command.flag_if(self.one_side, "one-side")
     }
 }
-
-const RUN_USAGE: &str = "countersign rotate run [OPTIONS] --home <DIR|FILE> --peer-file <DIR|FILE>";
 
 impl StepArguments {
     /// Returns the command of `step`, another one, with the options that were given to this one.

@@ -92,6 +92,7 @@ impl MemoryStore {
         self.marked.notify_all();
     }
 
+    #[cfg(feature = "etcd")]
     pub(super) fn len(&self) -> usize {
         self.state().engines.len()
     }

@@ -1,21 +1,17 @@
-#![cfg(test)]
 //! A DPM and three DPEs in a simulated network, which is cut and repaired as a seed says.
 //!
 //! A failure names its seed; `COUNTERSIGN_SEED` has that seed run alone. The faults, their times and
 //! the delays of the network are the seed's; jitter, ids and keys are random in each run.
 
-#[path = "partitions/faults.rs"]
 mod faults;
-#[path = "partitions/network.rs"]
 mod network;
-#[path = "partitions/world.rs"]
 mod world;
 
 use std::env;
 use std::thread::{self, available_parallelism};
 use std::time::Duration;
 
-use countersign::engine::EngineStatus;
+use crate::engine::EngineStatus;
 use faults::{Fault, Plan};
 use world::{ENGINES, HEARTBEAT, World};
 

@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use countersign::Module;
-use countersign::dpe::{self, Dpe, Registration, StatusCheckerOptions};
-use countersign::dpm::{self, Dpm};
-use countersign::engine::{Engine, EngineId, EngineStatus};
-use countersign::grpc::{ConnectionOptions, Target};
-use countersign::internals::Port;
-use countersign::registry::EngineRegistry;
-use countersign::registry::store::MemoryStore;
-use countersign::storage::Storage;
-use countersign::testing::{own_deployment, trusted};
-use countersign::trust::OwnDeployment;
+use crate::Module;
+use crate::dpe::{self, Dpe, Registration, StatusCheckerOptions};
+use crate::dpm::{self, Dpm};
+use crate::engine::{Engine, EngineId, EngineStatus};
+use crate::grpc::network::{Network, Port};
+use crate::grpc::{ConnectionOptions, Target};
+use crate::registry::EngineRegistry;
+use crate::registry::store::MemoryStore;
+use crate::storage::Storage;
+use crate::testing::{own_deployment, trusted};
+use crate::trust::OwnDeployment;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use turmoil::{Builder, Sim};
@@ -28,10 +28,10 @@ use turmoil::{Builder, Sim};
 use super::faults::{Fault, Kind};
 use super::network::{Host, START, SimulatedClock};
 
-pub(crate) const ENGINES: usize = 3;
+pub(super) const ENGINES: usize = 3;
 
 /// Between two heartbeats of an engine.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(2);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 
 const DPM_PORT: u16 = 8531;
 const DPE_PORT: u16 = 8532;
@@ -55,7 +55,7 @@ impl Inside {
     }
 }
 
-pub(crate) struct World {
+pub(super) struct World {
     sim: Sim<'static>,
     registry: Rc<RefCell<Option<Arc<EngineRegistry>>>>,
     engines: Vec<Rc<RefCell<Inside>>>,
@@ -63,7 +63,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn start(seed: u64, is_silent: bool) -> Self {
+    pub(super) fn start(seed: u64, is_silent: bool) -> Self {
         let mut sim = Builder::new()
             .rng_seed(seed)
             .epoch(SystemTime::UNIX_EPOCH + START)
@@ -101,15 +101,15 @@ impl World {
         }
     }
 
-    pub(crate) fn elapsed(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         self.sim.elapsed()
     }
 
-    pub(crate) fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         self.sim.step().unwrap();
     }
 
-    pub(crate) fn inflict(&mut self, fault: &Fault) {
+    pub(super) fn inflict(&mut self, fault: &Fault) {
         let engine = name_of(fault.engine);
         match fault.kind {
             Kind::Partition => self.sim.partition(engine, "dpm"),
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    pub(crate) fn repair(&mut self, fault: &Fault) {
+    pub(super) fn repair(&mut self, fault: &Fault) {
         let engine = name_of(fault.engine);
         match fault.kind {
             Kind::Partition | Kind::FromDpm | Kind::FromEngine => self.sim.repair(engine, "dpm"),
@@ -133,7 +133,7 @@ impl World {
     }
 
     /// The status of each engine that has a record, as the DPM lists it.
-    pub(crate) fn statuses(&self) -> Vec<EngineStatus> {
+    pub(super) fn statuses(&self) -> Vec<EngineStatus> {
         let records = self.records();
         let statuses = self.engines.iter().filter_map(|inside| {
             let id = inside.borrow().id?;
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// An engine that knows itself registered has a record, and no engine has two.
-    pub(crate) fn no_registration_is_lost_or_doubled(&self) {
+    pub(super) fn no_registration_is_lost_or_doubled(&self) {
         let records = self.records();
         assert!(records.len() <= ENGINES, "{records:#?}");
         for inside in &self.engines {
@@ -163,7 +163,7 @@ impl World {
     }
 
     /// Goes on until the DPM lists all engines as READY, and all of them know it.
-    pub(crate) fn run_until_all_are_ready(&mut self, within: Duration) {
+    pub(super) fn run_until_all_are_ready(&mut self, within: Duration) {
         let end = self.elapsed() + within;
         loop {
             self.step();
@@ -257,7 +257,9 @@ fn storage(home: &Path) -> Result<Storage, Box<dyn Error>> {
 
 /// Connections over the network of `host`.
 fn over(host: &Arc<Host>) -> ConnectionOptions {
-    let mut options = ConnectionOptions::default();
-    options.allow_plaintext = true;
-    options.over(Arc::clone(host) as _)
+    ConnectionOptions {
+        allow_plaintext: true,
+        network: Network::Simulated(Arc::clone(host) as _),
+        ..ConnectionOptions::default()
+    }
 }

@@ -8,14 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use countersign::clock::Clock;
-use countersign::internals::{Pipe, Simulated};
+use crate::clock::Clock;
+use crate::grpc::network::{Pipe, Simulated};
 use turmoil::net::{TcpListener, TcpStream};
 
 type Opening<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
 
 /// A host of the simulation that runs now.
-pub(crate) struct Host {
+pub(super) struct Host {
     listener: TcpListener,
     address: SocketAddr,
     is_silent: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Host {
 
 impl Host {
     /// Opens `port` of the host `name`, whose code this is called in.
-    pub(crate) async fn open(name: &str, port: u16, is_silent: bool) -> io::Result<Arc<Self>> {
+    pub(super) async fn open(name: &str, port: u16, is_silent: bool) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             listener: TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?,
             address: SocketAddr::new(turmoil::lookup(name), port),
@@ -68,11 +68,11 @@ impl Simulated for Host {
 }
 
 /// When every simulation starts, in seconds since 1970.
-pub(crate) const START: Duration = Duration::from_secs(1_800_000_000);
+pub(super) const START: Duration = Duration::from_secs(1_800_000_000);
 
 /// The time of day in the simulation.
 #[derive(Debug)]
-pub(crate) struct SimulatedClock;
+pub(super) struct SimulatedClock;
 
 impl Clock for SimulatedClock {
     fn now(&self) -> SystemTime {

@@ -6,7 +6,7 @@ use super::world::ENGINES;
 
 /// How the way between the DPM and an engine is broken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub(super) enum Kind {
     /// Nothing arrives, and what is on its way is lost.
     Partition,
     /// Nothing arrives until the end, when all of it does.
@@ -21,16 +21,16 @@ pub(crate) enum Kind {
 
 /// One fault of one engine.
 #[derive(Debug)]
-pub(crate) struct Fault {
-    pub(crate) engine: usize,
-    pub(crate) kind: Kind,
-    pub(crate) from: Duration,
-    pub(crate) until: Duration,
+pub(super) struct Fault {
+    pub(super) engine: usize,
+    pub(super) kind: Kind,
+    pub(super) from: Duration,
+    pub(super) until: Duration,
 }
 
 impl Fault {
     /// Returns `true` if nothing arrives at `engine` any more, nor from it.
-    pub(crate) fn cuts(&self, engine: usize) -> bool {
+    pub(super) fn cuts(&self, engine: usize) -> bool {
         let is_whole = matches!(self.kind, Kind::Partition | Kind::Hold | Kind::Kill);
         is_whole && self.engine == engine
     }
@@ -38,15 +38,15 @@ impl Fault {
 
 /// Every fault, in the order of the times.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) faults: Vec<Fault>,
+pub(super) struct Plan {
+    pub(super) faults: Vec<Fault>,
     /// Whether a connection through a partition is never answered; else it is refused at once.
-    pub(crate) is_silent: bool,
+    pub(super) is_silent: bool,
 }
 
 impl Plan {
     /// Makes the plan of `seed`, whose faults begin within `time`.
-    pub(crate) fn of(seed: u64, time: Duration) -> Self {
+    pub(super) fn of(seed: u64, time: Duration) -> Self {
         let mut random = Random(seed);
         let untouched = random.below(ENGINES as u64 + 1);
         let mut faults = Vec::new();
@@ -77,7 +77,7 @@ impl Plan {
         Self { faults, is_silent }
     }
 
-    pub(crate) fn touches(&self, engine: usize) -> bool {
+    pub(super) fn touches(&self, engine: usize) -> bool {
         self.faults.iter().any(|fault| fault.engine == engine)
     }
 }
