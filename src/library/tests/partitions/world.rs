@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use crate::Module;
 use crate::dpe::{self, Dpe, Registration, StatusCheckerOptions};
 use crate::dpm::{self, Dpm};
 use crate::engine::{Engine, EngineId, EngineStatus};
+use crate::grpc::Module;
 use crate::grpc::network::{Network, Port};
 use crate::grpc::{ConnectionOptions, Target};
 use crate::registry::EngineRegistry;
