@@ -198,7 +198,7 @@ impl Watermark {
 /// A use of a token, claimed among several processes that take each token once.
 #[derive(Debug)]
 #[cfg_attr(
-    not(any(test, feature = "etcd")),
+    not(feature = "etcd"),
     expect(dead_code, reason = "only etcd is shared")
 )]
 pub(crate) struct Claim {
