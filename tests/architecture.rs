@@ -48,7 +48,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("program", 148),
     ("properties", 1784),
     ("proto", 178),
-    ("registry", 3411),
+    ("registry", 3412),
     ("secret", 22),
     ("storage", 341),
     ("telemetry", 1761),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 42857;
+const TOTAL: usize = 42858;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

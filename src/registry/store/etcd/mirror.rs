@@ -254,15 +254,16 @@ impl Mirror {
             .filter(|opened| opened.engine.id == id);
         let records = self.memory.len();
         let has_room = match &opened {
-            _ if before.is_some() || news == News::Asked => true,
-            Some(_) => records < self.most,
+            _ if news == News::Asked => true,
+            Some(_) => before.is_some() || records < self.most,
             None => known.len().saturating_sub(records) < MARGIN,
         };
         if opened.is_none() || !has_room {
             self.log_passed_over(id, value.len());
         }
         if !has_room {
-            return false;
+            let was_known = known.remove(&id).is_some();
+            return was_known && self.memory.unset(id, |_| true);
         }
         let statement = opened.as_ref().and_then(|opened| opened.signed);
         // A record that replaced another one than what was there is an old one, put back.
@@ -597,6 +598,31 @@ mod tests {
         assert!(lock(&mirror.known).len() <= MARGIN);
         apply(&mirror, EngineStatus::Inactive, 0, 20_000, News::Next);
         assert_eq!(status(&mirror), Some(EngineStatus::Inactive));
+    }
+
+    #[test]
+    fn records_that_are_written_over_with_something_else_leave_their_room() {
+        let mirror = mirror();
+        let (own, now) = (mirror.trust.own(), mirror.clock.now());
+        let most = u32::try_from(MARGIN).unwrap() + 100;
+        for n in 0..most {
+            let written = Engine {
+                id: many(n),
+                ..engine(1, "dpe-dev")
+            };
+            let record = record::seal(&written, 0, now, &own).unwrap();
+            for (value, revision) in [(&*record, 1), (b"no record", 2)] {
+                let found = Found {
+                    id: many(n),
+                    value: Some(value),
+                    revision: 2 * i64::from(n) + revision,
+                };
+                assert!(mirror.apply(found, News::Next));
+            }
+        }
+
+        assert_eq!(lock(&mirror.known).len(), MARGIN);
+        assert_eq!(mirror.memory.len(), 0);
     }
 
     #[test]
