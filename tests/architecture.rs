@@ -33,10 +33,10 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admission", 419),
     ("cli", 4629),
     ("clock", 86),
-    ("config", 7162),
+    ("config", 7161),
     ("diagnostic", 596),
     ("dpe", 861),
-    ("dpm", 2817),
+    ("dpm", 2820),
     ("engine", 353),
     ("failure", 107),
     ("files", 101),
@@ -58,7 +58,7 @@ const BUDGETS: &[(&str, usize)] = &[
 ];
 
 /// Most code lines of all modules.
-const TOTAL: usize = 42858;
+const TOTAL: usize = 42860;
 
 /// Most occurrences of `let x = x…`: lower it when one goes.
 const MAX_SHADOWING: usize = 23;

@@ -166,8 +166,7 @@ impl Settings {
             #[cfg(feature = "etcd")]
             RegistryStore::Etcd(etcd) => {
                 let clock = Arc::clone(module.clock());
-                let mut options = etcd_options(etcd)?;
-                options.max_engines = self.options.limits.max_engines;
+                let options = etcd_options(etcd, self.options.limits.max_engines)?;
                 let store = EtcdStore::open(options, module.trust().twin(), clock).await;
                 if let Some(replay) = &module.replay {
                     replay.share(|kept_for| store.claims(kept_for));
@@ -207,7 +206,7 @@ impl Settings {
 
 /// Reads the files with which etcd is called.
 #[cfg(feature = "etcd")]
-fn etcd_options(settings: &EtcdSettings) -> Result<EtcdOptions, TlsError> {
+fn etcd_options(settings: &EtcdSettings, max_engines: usize) -> Result<EtcdOptions, TlsError> {
     let shown = settings.client.as_ref().map(|own| {
         let chain = own.cert_chain.read()?.to_vec();
         Ok::<_, TlsError>((chain, own.key_in_use()?.into_bytes().into()))
@@ -221,7 +220,7 @@ fn etcd_options(settings: &EtcdSettings) -> Result<EtcdOptions, TlsError> {
             trusted: trusted.to_vec(),
             identity,
         }),
-        max_engines: 0,
+        max_engines,
     })
 }
 

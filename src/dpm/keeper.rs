@@ -32,7 +32,7 @@ impl Keeper {
             let began = Instant::now();
             // Boxed, so that an engine takes this memory only while it is checked.
             let found = Box::pin(self.check(&mut checker)).await;
-            let is_parked = matches!(found, Ok(Checked::Fails)) && !checker.is_connected();
+            let needs_no_task = matches!(found, Ok(Checked::Fails)) && !checker.is_connected();
             let outcome = found.unwrap_or_else(|error| {
                 context.registry.log_failure(&cause(&error));
                 Checked::Fails
@@ -58,14 +58,7 @@ impl Keeper {
                 return;
             }
             let pause = jittered(pause);
-            let since = Instant::now();
-            let rest = Rest {
-                since,
-                until: since + pause,
-                failures: checker.failures,
-                registered_at: checker.registered_at,
-            };
-            if is_parked && self.leave(Some(rest)) {
+            if needs_no_task && self.leave(Some(rest(pause, &checker))) {
                 return;
             }
             self.wait(pause, &checker).await;
@@ -187,6 +180,17 @@ pub(super) enum Checked {
     Overtaken,
     /// There is nothing to check.
     Left,
+}
+
+/// Returns how an engine waits for `pause` after the check that `checker` made last.
+fn rest(pause: Duration, checker: &Checker) -> Rest {
+    let since = Instant::now();
+    Rest {
+        since,
+        until: since + pause,
+        failures: checker.failures,
+        registered_at: checker.registered_at,
+    }
 }
 
 pub(super) fn is_kept(engine: &Engine) -> bool {

@@ -134,7 +134,8 @@ impl Monitor {
 
     /// Has `engine` checked in `time` at the latest, and so long after its last check.
     fn check_in(&self, time: Duration, engine: EngineId, after: Duration) {
-        let by = Instant::now() + time;
+        let now = Instant::now();
+        let by = now + time;
         let asked = Asked { by, after };
         let mut tasks = self.lock();
         if let Some(wake) = tasks.wake.get(&engine).filter(|wake| !wake.is_closed()) {
@@ -147,7 +148,7 @@ impl Monitor {
                 ..rest
             },
             None => Rest {
-                since: by - time,
+                since: now,
                 until: by,
                 failures: 0,
                 registered_at: None,

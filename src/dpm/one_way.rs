@@ -137,6 +137,6 @@ async fn prove(
     }
 }
 
-const NOT_NOTED: &str = "the registry cannot note that the engine has proved itself";
+const NOT_NOTED: &str = "the registry cannot record that the engine has proved itself";
 /// How long a stream may take to say which engine it is, and then to prove it.
 const PROVED_WITHIN: Duration = Duration::from_secs(5);

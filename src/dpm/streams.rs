@@ -177,7 +177,7 @@ impl Streams {
         })
     }
 
-    /// Notes that `stream` has ended; returns `true` if the engine holds none any more for that.
+    /// Notes that `stream` has ended; returns `true` if that leaves the engine without one.
     pub(super) fn left(&self, id: EngineId, stream: &Stream) -> bool {
         let was_held = self.slot(id, |slot| {
             slot.proved.send_if_modified(|held| {

@@ -27,7 +27,7 @@ pub(super) struct Asked {
 }
 
 impl Tasks {
-    /// Has `engine` wait for its next check without a task; `due_earlier` hears if it is the next.
+    /// Has `engine` wait for its next check without a task; notifies `due_earlier` if it is due first.
     pub(super) fn park(&mut self, engine: EngineId, rest: Rest, due_earlier: &Notify) {
         if self.parked.put(engine, rest) {
             due_earlier.notify_one();

@@ -165,7 +165,8 @@ fn a_key_is_changed_across_two_machines() {
             .contains("`dpe-dev` is not shown to accept the new key"),
         "{unseen:?}"
     );
-    let next = "takes the block of `rotate prepare` with `countersign pair accept`";
+    let next =
+        "have its operator accept the block of `rotate prepare` with `countersign pair accept`";
     assert!(unseen.stderr.contains(next), "{unseen:?}");
 
     let whole = rotate("run").exits(2);

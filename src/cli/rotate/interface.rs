@@ -239,8 +239,8 @@ impl StepArguments {
             // It is not shown where a peer is whose file lies elsewhere, or that it has the block.
             Kind::Conflict if self.files.one_side => {
                 return error.with_help(
-                    "its operator takes the block of `rotate prepare` with `countersign pair accept`; \
-                     or name where it listens with `--peer-address`, or do without it with `--except`",
+                    "have its operator accept the block of `rotate prepare` with `countersign pair accept`, \
+                     name where it listens with `--peer-address`, or leave it out with `--except`",
                 );
             }
             _ => return error,

@@ -56,7 +56,7 @@ pub fn record_passed_over(id: EngineId, bytes: usize, suppressed: Suppressed) {
         detail = %format_args!("{bytes} bytes"),
         suppressed = some(suppressed),
         ofSeveralKinds = of_several(suppressed),
-        message = "A value in etcd was passed over: it is no record, or beyond max-engines."
+        message = "A value in etcd was passed over: it is not a record, or there are more than `countersign.registry.max-engines`."
     );
 }
 
